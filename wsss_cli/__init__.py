@@ -1,0 +1,3 @@
+"""Weakly supervised segmentation from the command line."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,39 @@
+"""Name -> module path: lists without importing, loads on choice, "did you mean"."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from types import ModuleType
+
+from wsss_cli.errors import UsageError
+
+
+class Registry:
+    """The modules that may be chosen by name for one job (`what`, in the singular, as the messages say it)."""
+
+    def __init__(self, what: str, modules: Mapping[str, str]) -> None:
+        self.what = what
+        self._modules = dict(modules)
+
+    def names(self) -> tuple[str, ...]:
+        """Every name, in the order of the table; imports nothing."""
+        return tuple(self._modules)
+
+    def path(self, name: str) -> str:
+        """The module path behind `name`; an unknown name is a `UsageError` that suggests the nearest."""
+        if name not in self._modules:
+            raise UsageError(unknown(self.what, name, self.names()))
+        return self._modules[name]
+
+    def load(self, name: str) -> ModuleType:
+        """Import and return the module behind `name`."""
+        return importlib.import_module(self.path(name))
+
+
+def unknown(what: str, name: str, names: tuple[str, ...]) -> str:
+    """One sentence about a name that does not exist, with the nearest one that does."""
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"Did you mean '{near[0]}'?" if near else f"Choose one of: {', '.join(names)}."
+    return f"Unknown {what} '{name}'. {hint}"
