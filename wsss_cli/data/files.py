@@ -1,0 +1,255 @@
+"""The one writer: bytes -> a file that is whole or absent, whatever stops the program.
+
+No other module opens a final name for writing (`tests/data/test_no_pickle.py` looks for it).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from wsss_cli.errors import EnvironmentProblemError, OutputInUseError, RejectedInputError, WsssError
+from wsss_cli.text import show_line
+
+TEMPORARY_PREFIX = ".wsss-tmp-"
+_CHUNK = 1 << 20
+
+
+def sha256(payload: bytes) -> str:
+    """The hexadecimal SHA-256 of `payload`."""
+    return hashlib.sha256(payload).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """The hexadecimal SHA-256 of a file's bytes; raises OSError where it cannot be read."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def write_atomic(path: Path, payload: bytes) -> str:
+    """Write a whole file or none: temporary name, length check, fsync, rename, fsync of the folder; returns its SHA-256.
+
+    Parents are made. A link at `path` is replaced, never followed. OSError -> EnvironmentProblemError.
+    """
+    temporary = path.with_name(TEMPORARY_PREFIX + secrets.token_hex(6))
+    try:
+        make_folder(path.parent)
+        try:
+            _write_new(temporary, payload)
+            os.replace(temporary, path)  # noqa: PTH105 - tests make this very call fail
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+    except OSError as error:
+        _refuse(path, error)
+    return sha256(payload)
+
+
+def _write_new(path: Path, payload: bytes) -> None:
+    descriptor = os.open(
+        path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666
+    )  # the umask applies
+    try:
+        _write_all(descriptor, payload)
+        if os.fstat(descriptor).st_size != len(payload):
+            raise OSError(errno.EIO, "the file is shorter than what was written")
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, payload: bytes) -> None:
+    rest = memoryview(payload)
+    while rest:
+        written = os.write(descriptor, rest)
+        if written <= 0:
+            raise OSError(errno.EIO, "nothing could be written")
+        rest = rest[written:]
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Append one line (without its end) by a single write, and flush it to the disk."""
+    payload = line + b"\n"
+    try:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        descriptor = os.open(path, flags, 0o666)
+        try:
+            if os.write(descriptor, payload) != len(payload):
+                raise OSError(errno.ENOSPC, "the line was cut short")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        _refuse(path, error)
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder` and its parents, each made known to the disk; raises OSError."""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    for new in reversed(missing):
+        new.mkdir(exist_ok=True)
+        sync_folder(new.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries to the disk, where the file system can."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems have no such call
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Remove a file (or a link, not its target) if it is there; OSError -> EnvironmentProblemError."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        _refuse(path, error)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the temporary files that killed writers left in `folder` and below; links are not followed."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            if name.startswith(TEMPORARY_PREFIX):
+                remove(Path(parent, name))
+
+
+def write_json(path: Path, value: Any) -> str:
+    """Write `value` as indented ASCII JSON, keys in their order; NaN is a ValueError. Returns the SHA-256."""
+    return write_atomic(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """`value` as the bytes that `write_json` writes."""
+    return (json.dumps(value, indent=2, allow_nan=False, ensure_ascii=True) + "\n").encode("ascii")
+
+
+def read_json(path: Path, error: type[WsssError] = RejectedInputError) -> Any:
+    """Read a JSON file strictly: duplicate keys, NaN, not UTF-8 or too deep raise `error` with the file's name."""
+    try:
+        payload = path.read_bytes()
+    except OSError as problem:
+        raise error(f"Cannot read {show_line(path)}: {problem.strerror}.") from None
+    return parse_json(payload, show_line(path), error)
+
+
+def parse_json(payload: bytes, where: str, error: type[WsssError] = RejectedInputError) -> Any:
+    """`payload` as JSON, as strictly as `read_json`; `where` names it in the message."""
+    try:
+        return json.loads(
+            payload.decode("utf-8-sig"), object_pairs_hook=_unique_keys, parse_constant=_no_constant
+        )
+    except RecursionError:
+        raise error(f"{where} is nested too deeply.") from None
+    except ValueError as problem:
+        raise error(f"{where} is not valid JSON: {problem}.") from None
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key '{show_line(twice)}' stands twice")
+    return result
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def lock(path: Path, holder: str, note: Callable[[str], None]) -> int | None:
+    """Take the exclusive lock at `path`, writing `holder` into it; OutputInUseError names who has it.
+
+    Returns a descriptor for `unlock`, or None (after a note) where the file system cannot lock.
+    """
+    while True:
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        except OSError as error:
+            _refuse(path, error)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            who = os.pread(descriptor, 200, 0).decode("utf-8", "replace")
+            os.close(descriptor)
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                note(
+                    f"{show_line(path.parent)} cannot be locked ({error.strerror}): run one command at a time on it."
+                )
+                return None
+            raise OutputInUseError(
+                f"{show_line(path.parent)} is in use by {show_line(who) or 'another process'}. Wait for it, or pass another --out."
+            ) from None
+        if _same_file(descriptor, path):  # else its last holder removed it between our open and our lock
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, holder.encode(), 0)
+            return descriptor
+        os.close(descriptor)
+
+
+def unlock(path: Path, descriptor: int | None) -> None:
+    """Give the lock back and remove its file, so that a finished folder is the same however often it was run."""
+    if descriptor is None:
+        return
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+    os.close(descriptor)
+
+
+def holder() -> str:
+    """This process as other users of the folder are told about it."""
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+def _same_file(descriptor: int, path: Path) -> bool:
+    try:
+        here, there = os.fstat(descriptor), path.lstat()
+    except FileNotFoundError:
+        return False
+    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino) and stat.S_ISREG(there.st_mode)
+
+
+def _refuse(path: Path, error: OSError) -> NoReturn:
+    cause = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        cause = f"disk full ({_free_space(path)})"
+    elif error.errno == errno.ELOOP:
+        cause = "a symbolic link stands in its place"
+    raise EnvironmentProblemError(
+        f"Cannot write {show_line(path)}: {cause}. Mend this and run the same command again."
+    ) from error
+
+
+def _free_space(path: Path) -> str:
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        room = os.statvfs(folder)
+    except OSError:
+        return "free space unknown"
+    return f"{room.f_bavail * room.f_frsize:,} B, {room.f_favail:,} inodes free"

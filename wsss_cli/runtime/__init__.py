@@ -1,0 +1,1 @@
+"""How work is run, never what it is."""
