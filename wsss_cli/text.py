@@ -19,24 +19,13 @@ _LONGEST_CLASS_NAME = 200
 
 
 def show(name: str | bytes | Path) -> str:
-    """`name` with control, bidirectional and undecodable characters escaped, safe on every output channel.
-
-    A line feed stays, since messages may have several lines; callers that show one name in one line use `show_line`.
-    """
-    return "".join(_visible(character, keep="\n\t") for character in _as_text(name))
+    """`name` on one line, control, bidirectional and undecodable characters escaped: safe on every output."""
+    text = os.fsdecode(name) if isinstance(name, bytes) else str(name)
+    return "".join(_visible(character) for character in text)
 
 
-def show_line(name: str | bytes | Path) -> str:
-    """Like `show`, with line feeds and tabs escaped too: a file or class name within a line."""
-    return "".join(_visible(character, keep="") for character in _as_text(name))
-
-
-def _as_text(name: str | bytes | Path) -> str:
-    return os.fsdecode(name) if isinstance(name, bytes) else str(name)
-
-
-def _visible(character: str, keep: str) -> str:
-    if character in keep or unicodedata.category(character) not in _HIDDEN_CATEGORIES:
+def _visible(character: str) -> str:
+    if unicodedata.category(character) not in _HIDDEN_CATEGORIES:
         return character
     point = ord(character)
     if 0xDC80 <= point <= 0xDCFF:  # a byte that is no UTF-8, as the file system hands it over
@@ -47,7 +36,7 @@ def _visible(character: str, keep: str) -> str:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file of this name is taken for an image (suffix without regard to case; junk and dot-files not)."""
+    """Whether a file of this name is taken for an image: by its suffix in any case; junk and dot-files are not."""
     lowered = name.lower()
     return not name.startswith(".") and lowered not in _JUNK and lowered.endswith(IMAGE_SUFFIXES)
 
@@ -67,19 +56,19 @@ def encode_id(name: str) -> str:
 
 
 def id_of(text: str) -> str:
-    """The id behind a file name as users write it ("2007_000063.jpg", "./a/1"); unsafe ones are RejectedInputError."""
+    """The id behind a file name as users write it ("a/1.jpg", "./a/1"); RejectedInputError if it is unsafe."""
     parts = [part for part in text.split("/") if part not in ("", ".")]
     unsafe = not parts or text.startswith("/") or ".." in parts or "\\" in text or "\0" in text
     if unsafe:
-        raise RejectedInputError(f"unsafe id '{show_line(text)}'. Write the image's path below its folder.")
+        raise RejectedInputError(f"unsafe id '{show(text)}'. Write the image's path below its folder.")
     try:
         return encode_id(without_image_suffix("/".join(parts)))
     except UnicodeEncodeError:
-        raise RejectedInputError(f"unsafe id '{show_line(text)}': it cannot be a file name.") from None
+        raise RejectedInputError(f"unsafe id '{show(text)}': it cannot be a file name.") from None
 
 
 def class_names(lines: Iterable[str], where: str) -> tuple[str, ...]:
-    """Class names from one text each: stripped, a leading "background" dropped; bad ones are RejectedInputError."""
+    """Class names, one a line, a leading "background" dropped; RejectedInputError for bad or repeated ones."""
     names = [line.strip() for line in lines if line.strip()]
     if names[:1] == [BACKGROUND]:
         names = names[1:]
@@ -87,12 +76,10 @@ def class_names(lines: Iterable[str], where: str) -> tuple[str, ...]:
     for name in names:
         check_class_name(name, where)
         if name in seen:
-            raise RejectedInputError(
-                f"{show_line(where)} names the class '{show_line(name)}' twice. Remove one."
-            )
+            raise RejectedInputError(f"{show(where)} names the class '{show(name)}' twice. Remove one.")
         seen.add(name)
     if not names:
-        raise RejectedInputError(f"{show_line(where)} names no class. Add at least one.")
+        raise RejectedInputError(f"{show(where)} names no class. Add at least one.")
     return tuple(names)
 
 
@@ -100,6 +87,6 @@ def check_class_name(name: str, where: str) -> None:
     """Refuse a name that cannot stand on one line of `classes.txt` (RejectedInputError)."""
     if not name.strip() or name == BACKGROUND or len(name) > _LONGEST_CLASS_NAME or not name.isprintable():
         raise RejectedInputError(
-            f"{show_line(where)}: '{show_line(name[:80])}' cannot be a class name. "
+            f"{show(where)}: '{show(name[:80])}' cannot be a class name. "
             f"Use one line of printable text other than '{BACKGROUND}'."
         )

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from wsss_cli.errors import EnvironmentProblemError, OutputInUseError, RejectedInputError, WsssError
-from wsss_cli.text import show_line
+from wsss_cli.text import show
 
 TEMPORARY_PREFIX = ".wsss-tmp-"
 _CHUNK = 1 << 20
@@ -40,9 +40,9 @@ def sha256_file(path: Path) -> str:
 
 
 def write_atomic(path: Path, payload: bytes) -> str:
-    """Write a whole file or none: temporary name, length check, fsync, rename, fsync of the folder; returns its SHA-256.
+    """Write a whole file or none (temporary name, length check, fsync, rename, fsync of the folder).
 
-    Parents are made. A link at `path` is replaced, never followed. OSError -> EnvironmentProblemError.
+    Returns the payload's SHA-256. Parents are made. A link at `path` is replaced, never followed. OSError -> EnvironmentProblemError.
     """
     temporary = path.with_name(TEMPORARY_PREFIX + secrets.token_hex(6))
     try:
@@ -148,12 +148,12 @@ def json_bytes(value: Any) -> bytes:
 
 
 def read_json(path: Path, error: type[WsssError] = RejectedInputError) -> Any:
-    """Read a JSON file strictly: duplicate keys, NaN, not UTF-8 or too deep raise `error` with the file's name."""
+    """Read a JSON file; duplicate keys, NaN, not UTF-8 or too deep raise `error` with the file's name."""
     try:
         payload = path.read_bytes()
     except OSError as problem:
-        raise error(f"Cannot read {show_line(path)}: {problem.strerror}.") from None
-    return parse_json(payload, show_line(path), error)
+        raise error(f"Cannot read {show(path)}: {problem.strerror}.") from None
+    return parse_json(payload, show(path), error)
 
 
 def parse_json(payload: bytes, where: str, error: type[WsssError] = RejectedInputError) -> Any:
@@ -173,7 +173,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) != len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key '{show_line(twice)}' stands twice")
+        raise ValueError(f"the key '{show(twice)}' stands twice")
     return result
 
 
@@ -181,8 +181,8 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
 
 
-def lock(path: Path, holder: str, note: Callable[[str], None]) -> int | None:
-    """Take the exclusive lock at `path`, writing `holder` into it; OutputInUseError names who has it.
+def lock(path: Path, note: Callable[[str], None]) -> int | None:
+    """Take the exclusive lock at `path`, writing into it who holds it; OutputInUseError names who does.
 
     Returns a descriptor for `unlock`, or None (after a note) where the file system cannot lock.
     """
@@ -194,35 +194,30 @@ def lock(path: Path, holder: str, note: Callable[[str], None]) -> int | None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            who = os.pread(descriptor, 200, 0).decode("utf-8", "replace")
-            os.close(descriptor)
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                note(
-                    f"{show_line(path.parent)} cannot be locked ({error.strerror}): run one command at a time on it."
-                )
-                return None
-            raise OutputInUseError(
-                f"{show_line(path.parent)} is in use by {show_line(who) or 'another process'}. Wait for it, or pass another --out."
-            ) from None
+            _give_up(path, descriptor, error)
+            note(f"{path.parent} cannot be locked ({error.strerror}): run one command at a time on it.")
+            return None
         if _same_file(descriptor, path):  # else its last holder removed it between our open and our lock
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, holder.encode(), 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
             return descriptor
         os.close(descriptor)
 
 
+def _give_up(path: Path, descriptor: int, error: OSError) -> None:
+    who = os.pread(descriptor, 200, 0).decode("utf-8", "replace") or "another process"
+    os.close(descriptor)
+    if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+        raise OutputInUseError(f"{show(path.parent)} is in use by {show(who)}. Wait, or pass another --out.")
+
+
 def unlock(path: Path, descriptor: int | None) -> None:
-    """Give the lock back and remove its file, so that a finished folder is the same however often it was run."""
+    """Give the lock back and remove its file, so that a finished folder is the same after every run."""
     if descriptor is None:
         return
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
     os.close(descriptor)
-
-
-def holder() -> str:
-    """This process as other users of the folder are told about it."""
-    return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def _same_file(descriptor: int, path: Path) -> bool:
@@ -240,7 +235,7 @@ def _refuse(path: Path, error: OSError) -> NoReturn:
     elif error.errno == errno.ELOOP:
         cause = "a symbolic link stands in its place"
     raise EnvironmentProblemError(
-        f"Cannot write {show_line(path)}: {cause}. Mend this and run the same command again."
+        f"Cannot write {show(path)}: {cause}. Mend this and run the same command again."
     ) from error
 
 

@@ -1,0 +1,141 @@
+"""Class maps of one image <-> an `.npz` without pickles."""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from wsss_cli.errors import ItemError
+
+_FIELDS = {"maps": "float16", "classes": "int64", "size": "int64", "scores": "float32"}
+_MAX_BYTES = 1 << 30
+_MAX_PIXELS = 1 << 28
+_ROUNDING = 1e-3  # float16 and resampling may leave [0, 1] by this much
+
+
+@dataclass(frozen=True)
+class Cam:
+    """The maps of one image's classes, after per-class max normalisation."""
+
+    maps: NDArray[np.float32]  # (K, h, w) in [0, 1]
+    classes: NDArray[np.int64]  # (K,) 0-based foreground classes
+    size: tuple[int, int]  # (H, W) of the upright image
+    scores: NDArray[np.float32]  # (K,) the classifier's probabilities
+
+
+def encode_cam(cam: Cam) -> bytes:
+    """The bytes of a cams file; equal maps give equal bytes. A map that breaks the format is an ItemError."""
+    _validate(cam, None)
+    maps = np.clip(cam.maps, 0.0, 1.0).astype(np.float16)
+    arrays = {
+        "maps": maps,
+        "classes": np.asarray(cam.classes, np.int64),
+        "size": np.asarray(cam.size, np.int64),
+        "scores": np.asarray(cam.scores, np.float32),
+    }
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            entry.create_system = 3  # the same bytes on every system
+            member = io.BytesIO()
+            npy.write_array(member, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+            archive.writestr(entry, member.getvalue())
+    return buffer.getvalue()
+
+
+def decode_cam(payload: bytes, *, classes: int) -> Cam:
+    """The maps in the bytes of a cams file, checked; `classes` is how many classes there are (ItemError)."""
+    try:
+        arrays = _members(payload)
+    except (
+        zipfile.BadZipFile,
+        ValueError,
+        KeyError,
+        OSError,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
+        raise ItemError("cam-invalid", f"This is not a cams file: {error}.") from None
+    size = arrays["size"]
+    if size.shape != (2,):
+        raise ItemError("cam-invalid", f"size has shape {size.shape}, not (2,).")
+    cam = Cam(
+        maps=arrays["maps"].astype(np.float32),
+        classes=arrays["classes"].astype(np.int64),
+        size=(int(size[0]), int(size[1])),
+        scores=arrays["scores"].astype(np.float32),
+    )
+    _validate(cam, classes)
+    return cam
+
+
+def _members(payload: bytes) -> dict[str, NDArray[np.generic]]:
+    with zipfile.ZipFile(io.BytesIO(payload)) as archive:
+        entries = archive.infolist()
+        names = sorted(entry.filename for entry in entries)
+        if names != sorted(f"{name}.npy" for name in _FIELDS):
+            raise ValueError(f"it holds {', '.join(map(ascii, names[:8]))}, not {', '.join(_FIELDS)}")
+        if sum(entry.file_size for entry in entries) > _MAX_BYTES:
+            raise ValueError("it unpacks to more than 1 GiB")
+        return {name: _array(name, kind, archive.read(f"{name}.npy")) for name, kind in _FIELDS.items()}
+
+
+def _array(name: str, kind: str, member: bytes) -> NDArray[np.generic]:
+    """The array in one member; its header is checked against its length before memory is taken."""
+    stream = io.BytesIO(member)
+    version = npy.read_magic(stream)
+    if version != (1, 0):
+        raise ValueError(f"{name} has the unknown version {version}")
+    shape, fortran, dtype = npy.read_array_header_1_0(stream)
+    if dtype != np.dtype(kind) or fortran:
+        raise ValueError(f"{name} has type {dtype}, not {kind}")
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(member) - stream.tell():
+        raise ValueError(f"{name} has shape {shape}, which does not fit its length")
+    return np.frombuffer(member, dtype, offset=stream.tell()).reshape(shape)
+
+
+def _validate(cam: Cam, classes: int | None) -> None:
+    maps, ids = cam.maps, cam.classes
+    if maps.ndim != 3 or min(maps.shape[1:]) < 1:
+        raise ItemError("cam-invalid", f"maps has shape {maps.shape}, not (K, h, w).")
+    if ids.shape != maps.shape[:1] or cam.scores.shape != maps.shape[:1]:
+        raise ItemError(
+            "cam-invalid",
+            f"{maps.shape[0]} maps, {ids.shape} classes and {cam.scores.shape} scores do not match.",
+        )
+    if min(cam.size) < 1 or cam.size[0] * cam.size[1] > _MAX_PIXELS:
+        raise ItemError("cam-invalid", f"size {cam.size} cannot be an image's.")
+    if not (np.isfinite(maps).all() and np.isfinite(cam.scores).all()):
+        raise ItemError("cam-not-finite", "The maps hold NaN or infinity.")
+    if maps.size and (maps.min() < -_ROUNDING or maps.max() > 1 + _ROUNDING):
+        raise ItemError("cam-invalid", f"maps range over [{maps.min():g}, {maps.max():g}], not [0, 1].")
+    if len(set(ids.tolist())) != len(ids):
+        raise ItemError("cam-invalid", f"a class stands twice in {ids.tolist()}.")
+    for id_ in ids.tolist():
+        if id_ < 0 or (classes is not None and id_ >= classes):
+            top = "" if classes is None else f"..{classes - 1}"
+            raise ItemError("cam-invalid", f"class id {id_} out of range 0{top}.")
+
+
+def upsample(cam: Cam) -> NDArray[np.float32]:
+    """The maps at the image's size, (K, H, W): bilinear between pixel centres (align_corners=False)."""
+    top, bottom, down = _taps(cam.maps.shape[1], cam.size[0])
+    rows = cam.maps[:, top] * (1 - down)[:, None] + cam.maps[:, bottom] * down[:, None]
+    left, right, along = _taps(cam.maps.shape[2], cam.size[1])
+    result: NDArray[np.float32] = rows[:, :, left] * (1 - along) + rows[:, :, right] * along
+    return result
+
+
+def _taps(small: int, large: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+    """For each of `large` pixels: its two neighbours among `small` and the weight of the second."""
+    position = np.clip((np.arange(large) + 0.5) * (small / large) - 0.5, 0, small - 1)
+    first = np.floor(position).astype(np.intp)
+    return first, np.minimum(first + 1, small - 1), (position - first).astype(np.float32)

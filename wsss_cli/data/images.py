@@ -1,0 +1,163 @@
+"""Pixels in: an image file of any accepted kind -> uint8 RGB, upright, or an ItemError that says why not."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import os
+import re
+import stat
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from wsss_cli.errors import ItemError
+from wsss_cli.text import show
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+MAX_PIXELS = 64_000_000
+_MAX_BYTES = 1 << 30
+_ORIENTATION_TAG = 0x0112
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+# Formats that Pillow must not even be asked about: an EPS file would start Ghostscript.
+_FOREIGN = {b"%!PS": "EPS", b"%PDF": "PDF", b"\xc5\xd0\xd3\xc6": "EPS", b"\x00\x00\x00\x0cjP": "JPEG 2000"}
+
+
+def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[NDArray[np.uint8], str]:
+    """The image (H, W, 3) as uint8 RGB, turned by its EXIF orientation, and the SHA-256 of the file.
+
+    Transparency is put on white, 16-bit gray is scaled, the first frame is taken. Any problem is an ItemError.
+    """
+    payload = read_regular(path)
+    image = open_image(payload, show(path), FORMATS, max_pixels)
+    return _upright(_rgb(image, show(path)), image), hashlib.sha256(payload).hexdigest()
+
+
+def read_regular(path: Path) -> bytes:
+    """The bytes of a regular file; links that lead nowhere, pipes, folders, empty files are ItemErrors."""
+    where = show(path)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not block us
+    except OSError as error:
+        raise ItemError(_reason(path, error), f"Cannot read {where}: {error.strerror}.") from None
+    with os.fdopen(descriptor, "rb") as file:
+        state = os.fstat(file.fileno())
+        if not stat.S_ISREG(state.st_mode):
+            raise ItemError("not-a-regular-file", f"{where} is not a regular file.")
+        if state.st_size > _MAX_BYTES:
+            raise ItemError(
+                "file-too-large", f"{where} has {state.st_size:,} bytes; the limit is {_MAX_BYTES:,}."
+            )
+        try:
+            payload = file.read(_MAX_BYTES)
+        except OSError as error:
+            raise ItemError("unreadable", f"Cannot read {where}: {error.strerror}.") from None
+    if not payload:
+        raise ItemError("empty-file", f"{where} is empty.")
+    return payload
+
+
+def _reason(path: Path, error: OSError) -> str:
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "permission-denied"
+    if error.errno == errno.ENXIO:
+        return "not-a-regular-file"  # a socket
+    if path.is_symlink():
+        return "broken-link"
+    return "changed-during-run" if error.errno == errno.ENOENT else "unreadable"
+
+
+def open_image(payload: bytes, where: str, formats: Sequence[str], max_pixels: int) -> Image.Image:
+    """The first frame, decoded; only `formats` are tried and the size is checked from the header (ItemError)."""
+    for magic, kind in _FOREIGN.items():
+        if payload.startswith(magic):
+            raise ItemError("unsupported-format", f"{where} is {kind}; accepted are {', '.join(formats)}.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of sizes (checked here) and of odd metadata
+        try:
+            image = Image.open(io.BytesIO(payload), formats=formats)
+        except UnidentifiedImageError:
+            raise _unidentified(payload, where, formats) from None
+        except Image.DecompressionBombError as error:
+            pixels = re.search(r"\d+", str(error))
+            raise ItemError("image-too-large", _too_large(where, int(pixels[0]) if pixels else 0)) from None
+        except Exception as error:  # plug-ins raise anything on a broken header
+            raise ItemError("image-corrupt", f"{where} is corrupt: {show(str(error))}.") from None
+        if image.width * image.height > max_pixels:
+            raise ItemError("image-too-large", _too_large(where, image.width * image.height))
+        _load(image, where)
+    return image
+
+
+def _too_large(where: str, pixels: int) -> str:
+    return f"{where}: image-too-large {pixels} px. Shrink it."
+
+
+def _unidentified(payload: bytes, where: str, formats: Sequence[str]) -> ItemError:
+    brand = payload[4:12]
+    if brand[:4] == b"ftyp" or payload.startswith(
+        (b"\xff\x4f\xff\x51", b"II*\0") if "TIFF" not in formats else b"\xff\x4f"
+    ):
+        return ItemError(
+            "unsupported-format", f"{where} is of an unsupported format; accepted are {', '.join(formats)}."
+        )
+    return ItemError("not-an-image", f"{where} is not an image ({', '.join(formats)}).")
+
+
+def _load(image: Image.Image, where: str) -> None:
+    try:
+        image.load()
+    except MemoryError:
+        raise ItemError("image-too-large", _too_large(where, image.width * image.height)) from None
+    except Exception as error:  # OSError, ValueError, SyntaxError, struct.error ... all mean a broken file
+        text = str(error)
+        reason = "image-truncated" if "truncated" in text.lower() else "image-corrupt"
+        raise ItemError(reason, f"{where} is {reason.removeprefix('image-')}: {show(text)}.") from None
+
+
+def _rgb(image: Image.Image, where: str) -> NDArray[np.uint8]:
+    if image.mode in _SIXTEEN_BIT or (image.mode == "I" and image.format == "PNG"):
+        gray = np.asarray(image).astype(np.uint32)
+        scaled = ((gray + 128) // 257).astype(np.uint8)  # by its type, 65535 -> 255; Pillow would clip
+        return np.repeat(scaled[:, :, None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise ItemError(
+            "unsupported-mode", f"{where}: unsupported-mode {image.mode}. Save it with 8 or 16 bits."
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
+                image = _on_white(image.convert("RGBA"))
+            return np.array(image.convert("RGB"))
+        except Exception as error:
+            raise ItemError(
+                "unsupported-mode", f"{where}: unsupported-mode {image.mode}: {show(str(error))}."
+            ) from None
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, image)
+
+
+def _upright(pixels: NDArray[np.uint8], image: Image.Image) -> NDArray[np.uint8]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            orientation: Any = image.getexif().get(_ORIENTATION_TAG, 1)
+        except Exception:  # unreadable metadata: no viewer turns such an image either
+            orientation = 1
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
