@@ -1,0 +1,87 @@
+"""Class activation maps of a plain classifier (Zhou et al. 2016, "Learning deep features for discriminative localization").
+
+The baseline: a 1x1 convolution over the last features of any ViT or CNN gives maps M; logits are pooled from M.
+Pooling decides what is learned: from scratch, a transformer under average pooling tags well and localises nothing, because
+every token may carry the whole image's evidence; the maximum forces it into single patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wsss_cli.errors import UsageError
+from wsss_cli.methods import ParamGroup, Progress
+from wsss_cli.nets.backbones.cnn import CNN
+from wsss_cli.nets.backbones.vit import ViT
+from wsss_cli.nets.classifiers import PatchClassifier
+from wsss_cli.nets.trainable import grouped, is_flat
+from wsss_cli.ops.cam import Localise
+
+POOLS = ("avg", "max", "sharp")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """`pool`: avg | max | sharp (the mean of both); `head_lr`: factor on the learning rate of the head."""
+
+    pool: str = "sharp"
+    head_lr: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.pool not in POOLS:
+            raise UsageError(f"pool is '{self.pool}'; choose one of {', '.join(POOLS)}.")
+
+
+@dataclass(frozen=True)
+class CamsOptions:
+    """Nothing to set: the maps are taken as they are."""
+
+
+TRAIN_PRESETS: dict[str, dict[str, Any]] = {"default": {}, "paper": {"options": {"pool": "avg", "head_lr": 1.0}}}
+CAMS_PRESETS: dict[str, dict[str, Any]] = {"default": {}, "paper": {}}
+
+
+class Cam(nn.Module):
+    """A `PatchClassifier` trained with the tags."""
+
+    def __init__(self, backbone: ViT | CNN, classes: int, options: TrainOptions) -> None:
+        super().__init__()
+        self.classifier = PatchClassifier(backbone, classes, options.pool)
+        self.options = options
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images (B, 3, H, W) -> logits (B, C)."""
+        return self.classifier(images).logits[0]
+
+    def losses(self, images: Tensor, targets: Tensor, progress: Progress) -> dict[str, Tensor]:  # noqa: ARG002
+        """Binary cross-entropy on the tags."""
+        return {"cls": F.multilabel_soft_margin_loss(self(images).float(), targets)}
+
+    def param_groups(self) -> list[ParamGroup]:
+        """The head learns faster: it starts from nothing."""
+        factor = self.options.head_lr
+        groups = grouped(self.named_parameters(), lambda n: factor if "classifier.head" in n else 1.0, is_flat)
+        return [ParamGroup(*group) for group in groups]
+
+    def begin_epoch(self, progress: Progress, calibration: Callable[[], Iterable[Any]]) -> None:
+        """Nothing changes between epochs."""
+
+
+def build(backbone: ViT | CNN, classes: int, options: TrainOptions) -> Cam:
+    """The network to train."""
+    return Cam(backbone, classes, options)
+
+
+def needs(method: Any) -> str | None:  # noqa: ARG001
+    """Raw maps can be had from every method."""
+    return None
+
+
+def localiser(method: Any, options: CamsOptions) -> Localise:  # noqa: ARG001
+    """images (B, 3, H, W) -> maps (B, C, h, w) as the classifier makes them."""
+    return lambda images: method.classifier(images).maps

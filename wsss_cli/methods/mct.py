@@ -1,0 +1,113 @@
+"""MCTformer-V2: one class token for each class (Xu et al. 2022, "Multi-class token transformer", arXiv 2203.02891).
+
+With S_l the head-mean attention of layer l, S^cp from class tokens to patches, S^pp between patches, and X = ReLU(M):
+
+    X ← X ⊙ Σ_{last 3 layers} S_l^cp          class attention
+    X ← Σ_l S_l^pp X                          patch affinity, all layers
+    ℒ = BCE(class-token logits) + BCE(patch logits)
+
+What differs from the authors' code. Their class tokens start as equal copies and only the loss parts them, which
+takes more steps than a few hundred images give; here they start apart by `token_spread` and learn `token_lr` times faster
+(`--preset paper` undoes both). Sums over layers are means, which the per-class normalisation removes. Class tokens decay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wsss_cli.errors import UsageError
+from wsss_cli.methods import ParamGroup, Progress
+from wsss_cli.nets.backbones.vit import ViT
+from wsss_cli.nets.classifiers import TokenClassifier
+from wsss_cli.nets.trainable import token_groups
+from wsss_cli.ops.attention import AttentionSum, last_layers
+from wsss_cli.ops.cam import Localise
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """`token_spread`: noise on the starting class tokens, in units of their own deviation; `token_lr`, `head_lr`: factors."""
+
+    token_spread: float = 0.5
+    token_lr: float = 30.0
+    head_lr: float = 1.0
+
+
+@dataclass(frozen=True)
+class CamsOptions:
+    """`class_layers`: last layers whose class attention is used; `patch_layers`: the same for the affinity; 0 is all."""
+
+    class_layers: int = 3
+    patch_layers: int = 0
+
+
+PAPER = {
+    "epochs": 60,
+    "batch_size": 64,
+    "lr": 6.25e-5,
+    "weight_decay": 0.05,
+    "augment": "imagenet",
+    "schedule": "timm-epochs",
+    "options": {"token_spread": 0.0, "token_lr": 1.0},
+}
+TRAIN_PRESETS: dict[str, dict[str, Any]] = {"default": {}, "paper": PAPER}
+CAMS_PRESETS: dict[str, dict[str, Any]] = {"default": {}, "paper": {}}
+
+
+class Mct(nn.Module):
+    """A `TokenClassifier` trained with the tags on both heads."""
+
+    def __init__(self, backbone: ViT, classes: int, options: TrainOptions) -> None:
+        super().__init__()
+        self.classifier = TokenClassifier(backbone, classes, options.token_spread)
+        self.options = options
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images (B, 3, H, W) -> logits (B, C) of the patch head, which tags better than the tokens on small data."""
+        return self.classifier(images).logits[1]
+
+    def losses(self, images: Tensor, targets: Tensor, progress: Progress) -> dict[str, Tensor]:  # noqa: ARG002
+        """Binary cross-entropy of class tokens and of patches."""
+        tokens, patches = self.classifier(images).logits
+        return {
+            "cls": F.multilabel_soft_margin_loss(tokens.float(), targets),
+            "patch": F.multilabel_soft_margin_loss(patches.float(), targets),
+        }
+
+    def param_groups(self) -> list[ParamGroup]:
+        """Class tokens and head by their own factors."""
+        return [ParamGroup(*group) for group in token_groups(self, self.options.token_lr, self.options.head_lr)]
+
+    def begin_epoch(self, progress: Progress, calibration: Callable[[], Iterable[Any]]) -> None:
+        """Nothing changes between epochs."""
+
+
+def build(backbone: ViT, classes: int, options: TrainOptions) -> Mct:
+    """The network to train; a backbone without tokens is a `UsageError`."""
+    if backbone.kind != "transformer":
+        raise UsageError("Method 'mct' needs a vision transformer. Choose a --backbone such as deit_tiny_patch16_224, or --method cam.")
+    return Mct(backbone, classes, options)
+
+
+def needs(method: Any) -> str | None:
+    """The maps need a class token for each class."""
+    return None if method.classifier.tokens_are_classes else "one class token for each class (train with mct or aream)"
+
+
+def localiser(method: Any, options: CamsOptions) -> Localise:
+    """images (B, 3, H, W) -> maps (B, C, h, w), class attention and patch affinity applied."""
+    classifier, backbone = method.classifier, method.classifier.backbone
+    class_weights = last_layers(options.class_layers, backbone.layers)
+    patch_weights = last_layers(options.patch_layers, backbone.layers)
+
+    def localise(images: Tensor) -> Tensor:
+        attention = AttentionSum(backbone.class_tokens, backbone.prefix, class_weights, patch_weights)
+        maps = classifier(images, attention).maps
+        return attention.fuse(maps.float(), use_class_tokens=True)
+
+    return localise

@@ -1,0 +1,97 @@
+"""A backbone by name: timm's or ours, with weights from a file, from timm, or from nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import timm
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from wsss_cli.errors import RejectedInputError, UsageError
+from wsss_cli.nets.backbones import BACKBONES
+from wsss_cli.nets.backbones.cnn import CNN
+from wsss_cli.nets.backbones.vit import ViT
+from wsss_cli.registry import unknown
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Loaded(NamedTuple):
+    """A backbone with the normalisation its weights expect."""
+
+    backbone: ViT | CNN
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def resolve_name(name: str, weights: Path | None) -> str:
+    """`auto` is the timm network that the weights file is named after, or `tiny` without weights."""
+    if name != "auto":
+        return name
+    if weights is None:
+        return "tiny"
+    known = [model for model in timm.list_models() if weights.name.startswith(model)]
+    if not known:
+        raise UsageError(f"No timm network is named like the weights file '{weights.name}'. Name one with --backbone.")
+    return max(known, key=len)
+
+
+def load_backbone(
+    name: str, *, weights: Mapping[str, Tensor] | None = None, pretrained: bool = False, drop_path: float = 0.0
+) -> Loaded:
+    """Build the backbone `name`; `weights` is a state dict, whose classifier head is left out.
+
+    Raises `UsageError` for a name that does not exist and `RejectedInputError` for weights that do not fit.
+    """
+    if name in BACKBONES.names():
+        model: nn.Module = BACKBONES.load(name).build(drop_path=drop_path)
+    else:
+        model = _timm(name, pretrained=pretrained, drop_path=drop_path)
+    if weights is not None:
+        _fill(model, weights, name)
+    source = getattr(model, "pretrained_cfg", None) or {}
+    mean, std = tuple(source.get("mean", IMAGENET_MEAN)), tuple(source.get("std", IMAGENET_STD))
+    if isinstance(model, VisionTransformer):
+        return Loaded(ViT(model), mean, std)
+    return Loaded(CNN(model, _stride(model), frozen_statistics=pretrained or weights is not None), mean, std)
+
+
+def _timm(name: str, *, pretrained: bool, drop_path: float) -> nn.Module:
+    if not timm.is_model(name):
+        raise UsageError(unknown("backbone", name, (*BACKBONES.names(), *timm.list_models())))
+    attempts = (
+        {"dynamic_img_size": True, "drop_path_rate": drop_path},
+        {"output_stride": 16, "drop_path_rate": drop_path},
+        {"output_stride": 16},
+        {"drop_path_rate": drop_path},
+        {},
+    )
+    for extra in attempts:
+        try:
+            return timm.create_model(name, pretrained=pretrained, num_classes=0, **extra)
+        except (TypeError, NotImplementedError):  # this family has no such argument
+            continue
+    raise UsageError(f"timm cannot build '{name}' without its classifier. Choose another --backbone.")
+
+
+def _fill(model: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
+    own = model.state_dict()
+    heads = ("head.", "fc.", "classifier.", "head_dist.", "fc_norm.")
+    given = {key: value for key, value in weights.items() if key in own or not key.startswith(heads)}
+    wrong = [key for key, value in given.items() if key in own and own[key].shape != value.shape]
+    missing, extra = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    for what, keys in (("wrong shape", wrong), ("missing", missing), ("unknown", extra)):
+        if keys:
+            raise RejectedInputError(
+                f"The weights do not fit {name}: {len(keys)} entries with {what}, first '{keys[0]}'. Check --backbone and --weights."
+            )
+    model.load_state_dict(given, strict=False)
+
+
+def _stride(model: nn.Module) -> int:
+    info = getattr(model, "feature_info", None)
+    return int(info[-1]["reduction"]) if info else 32

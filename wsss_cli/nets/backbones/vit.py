@@ -1,0 +1,160 @@
+"""A timm vision transformer with one or many class tokens, any input size, and attention that can be watched.
+
+Parameter names are those of timm and of MCTformer (`cls_token`, `pos_embed`, `patch_embed.*`, `blocks.{i}.*`, `norm.*`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from timm.layers import resample_abs_pos_embed
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from wsss_cli.errors import UsageError
+
+Observer = Callable[[int, Tensor], None]  # (layer, attention logits (B, heads, T, T) before the softmax)
+
+
+class Tokens(NamedTuple):
+    """What a transformer makes of images: class tokens (B, K, D) and patch features (B, D, h, w)."""
+
+    classes: Tensor
+    patches: Tensor
+
+
+class ViT(nn.Module):
+    """The trunk of a timm `VisionTransformer`: tokens `[class; register; patch]`, positions resized to the input.
+
+    `positions` is "size" (timm: bicubic to the exact grid) or "scale-factor" (MCTformer and AReAM: bicubic by the factors
+    (h+0.1)/g, on which checkpoints of these methods depend: the exact ratio changes maps by 7-9 % of their maximum).
+    """
+
+    kind = "transformer"
+
+    def __init__(self, model: VisionTransformer) -> None:
+        super().__init__()
+        _check(model)
+        self.patch_embed = model.patch_embed
+        self.pos_embed = model.pos_embed
+        self.norm_pre = model.norm_pre
+        self.blocks = model.blocks
+        self.norm = model.norm
+        self.fc_norm = model.fc_norm
+        prefix = [token for token in (model.cls_token, getattr(model, "dist_token", None)) if token is not None]
+        width = model.embed_dim
+        self.cls_token = nn.Parameter(torch.cat(prefix, dim=1)) if prefix else nn.Parameter(torch.zeros(1, 0, width))
+        self.reg_token = model.reg_token
+        self.prefix_has_position = not model.no_embed_class and bool(prefix)
+        self.positions = "size"
+        self.width = width
+        self.stride = int(model.patch_embed.patch_size[0])
+        self.grid = (int(model.patch_embed.grid_size[0]), int(model.patch_embed.grid_size[1]))
+
+    @property
+    def layers(self) -> int:
+        """Number of transformer blocks."""
+        return len(self.blocks)
+
+    @property
+    def class_tokens(self) -> int:
+        """Number K of class tokens; they come first."""
+        return int(self.cls_token.shape[1])
+
+    @property
+    def prefix(self) -> int:
+        """Number of tokens in front of the patches: class tokens and registers."""
+        return self.class_tokens + (0 if self.reg_token is None else int(self.reg_token.shape[1]))
+
+    def expand_class_tokens(self, count: int, spread: float = 0.0) -> None:
+        """Replace the class token by `count` copies of it, plus normal noise of `spread` times its own size.
+
+        Equal copies are parted by the loss alone (MCTformer); on a few hundred images that takes longer than the training.
+        """
+        token = self.cls_token[:, :1].detach()
+        if token.shape[1] == 0:
+            token = nn.init.trunc_normal_(token.new_empty(1, 1, self.width), std=0.02)
+        noise = torch.randn(1, count, self.width) * token.std() * spread
+        old = self.class_tokens
+        self.cls_token = nn.Parameter(token.repeat(1, count, 1) + noise)
+        if self.prefix_has_position:
+            rows = self.pos_embed.detach()
+            self.pos_embed = nn.Parameter(torch.cat([rows[:, :1].repeat(1, count, 1), rows[:, old:]], dim=1))
+
+    def forward(self, images: Tensor, observe: Observer | None = None, *, final_norm: bool = True) -> Tokens:
+        """images (B, 3, H, W) with H, W multiples of the stride -> tokens; `observe` sees each layer's attention."""
+        height, width = images.shape[-2] // self.stride, images.shape[-1] // self.stride
+        x = self.patch_embed(images).reshape(len(images), height * width, self.width)
+        x = self._with_positions(x, height, width, square=images.shape[-2] == images.shape[-1])
+        x = self.norm_pre(x)
+        with self._watched(observe):
+            for block in self.blocks:
+                x = block(x)
+        if final_norm:
+            x = self.fc_norm(self.norm(x))
+        patches = x[:, self.prefix :].transpose(1, 2).reshape(len(images), self.width, height, width)
+        return Tokens(x[:, : self.class_tokens], patches)
+
+    def _with_positions(self, patches: Tensor, height: int, width: int, *, square: bool) -> Tensor:
+        tokens = [self.cls_token] if self.class_tokens else []
+        tokens += [] if self.reg_token is None else [self.reg_token]
+        prefix = torch.cat(tokens, dim=1) if tokens else patches.new_zeros(1, 0, self.width)
+        if self.pos_embed is not None:
+            rows = self.prefix if self.prefix_has_position else 0
+            prefix = prefix + self.pos_embed[:, :rows] if rows else prefix
+            patches = patches + self._patch_positions(self.pos_embed[:, rows:], height, width, square=square)
+        return torch.cat([prefix.expand(len(patches), -1, -1), patches], dim=1)
+
+    def _patch_positions(self, table: Tensor, height: int, width: int, *, square: bool) -> Tensor:
+        if self.positions == "size":
+            old = list(self.grid)
+            return resample_abs_pos_embed(table, [height, width], old_size=old, num_prefix_tokens=0)
+        if square and height * width == table.shape[1]:
+            return table
+        picture = table.transpose(1, 2).reshape(1, self.width, *self.grid)
+        factors = ((height + 0.1) / self.grid[0], (width + 0.1) / self.grid[1])
+        return F.interpolate(picture, scale_factor=factors, mode="bicubic").flatten(2).transpose(1, 2)
+
+    @contextmanager
+    def _watched(self, observe: Observer | None) -> Iterator[None]:
+        """Hand each layer's attention logits to `observe`; the hooks go away whatever happens."""
+        if observe is None:
+            yield
+            return
+        hooks = [
+            block.attn.qkv.register_forward_hook(_hook(layer, block.attn, observe))
+            for layer, block in enumerate(self.blocks)
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def _hook(layer: int, attention: nn.Module, observe: Observer) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
+    def hook(_module: nn.Module, _inputs: tuple[Tensor], qkv: Tensor) -> None:
+        observe(layer, attention_logits(attention, qkv))
+
+    return hook
+
+
+def attention_logits(attention: nn.Module, qkv: Tensor) -> Tensor:
+    """A = q kᵀ · d^-½ of one timm attention module from its qkv (B, T, 3D) -> (B, heads, T, T)."""
+    batch, tokens, _ = qkv.shape
+    q, k, _ = qkv.reshape(batch, tokens, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
+    q, k = attention.q_norm(q), attention.k_norm(k)
+    return (q * attention.scale) @ k.transpose(-2, -1)
+
+
+def _check(model: nn.Module) -> None:
+    watched = isinstance(model, VisionTransformer) and all(hasattr(block.attn, "qkv") for block in model.blocks)
+    if not watched:
+        raise UsageError(
+            f"{type(model).__name__} is not a plain vision transformer whose attention can be read. "
+            "Choose a timm name that starts with vit_, deit_ or deit3_ (DINO and DINOv2 are vit_*.dino, vit_*_dinov2)."
+        )

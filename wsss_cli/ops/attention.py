@@ -1,0 +1,106 @@
+"""Attention of a transformer, read layer by layer: sums, refinement, entropy (AReAM, arXiv 2305.03112).
+
+Notation: `A_l` (B, heads, T, T) are the scaled logits of layer l before the softmax, T = K + P tokens with the K class
+tokens first, P = h·w patches in row-major order. `S_l` = mean over heads of softmax(A_l), rows sum to 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def head_mean(logits: Tensor) -> Tensor:
+    """S_l = mean over heads of softmax(A_l); (B, heads, T, T) -> (B, T, T)."""
+    return logits.softmax(dim=-1).mean(dim=1)
+
+
+def refine(maps: Tensor, affinity: Tensor) -> Tensor:
+    """X'[b,c,m] = Σ_n R[b,m,n] X[b,c,n]; maps (B, C, h, w), affinity (B, P, P) -> (B, C, h, w)."""
+    batch, classes, height, width = maps.shape
+    refined = torch.einsum("bmn,bcn->bcm", affinity, maps.flatten(2))
+    return refined.reshape(batch, classes, height, width)
+
+
+def last_layers(count: int, layers: int) -> list[float]:
+    """Weights of the mean over the last `count` of `layers` layers; 0 means all of them."""
+    count = layers if count <= 0 else min(count, layers)
+    return [0.0] * (layers - count) + [1.0 / count] * count
+
+
+class AttentionSum:
+    """Accumulates Σ_l a_l S_l^cp (class attention) and Σ_l r_l S_l^pp (patch affinity) while the layers run.
+
+    Call it with (layer, logits) for each layer; nothing of size layers·heads·T² is ever kept.
+    `class_tokens` are the first tokens, `prefix` counts them and any other token that is no patch.
+    After the forward pass `class_attention` is (B, K, P) and `affinity` (B, P, P), or None where every weight is zero.
+    """
+
+    def __init__(
+        self, class_tokens: int, prefix: int, class_weights: Sequence[float], patch_weights: Sequence[float]
+    ) -> None:
+        self.class_tokens = class_tokens
+        self.prefix = prefix
+        self.class_weights = class_weights
+        self.patch_weights = patch_weights
+        self.class_attention: Tensor | None = None
+        self.affinity: Tensor | None = None
+
+    @torch.no_grad()
+    def __call__(self, layer: int, logits: Tensor) -> None:
+        a, r = self.class_weights[layer], self.patch_weights[layer]
+        if a == 0 and r == 0:
+            return
+        attention, k, p = head_mean(logits.detach().float()), self.class_tokens, self.prefix
+        if a != 0:
+            self.class_attention = _plus(self.class_attention, a * attention[:, :k, p:])
+        if r != 0:
+            self.affinity = _plus(self.affinity, r * attention[:, p:, p:])
+
+    def fuse(self, maps: Tensor, *, use_class_tokens: bool) -> Tensor:
+        """Multiply maps (B, C, h, w) by the class attention, if asked, and refine them by the patch affinity."""
+        if use_class_tokens and self.class_attention is not None:
+            maps = maps * self.class_attention.reshape(maps.shape)
+        return maps if self.affinity is None else refine(maps, self.affinity)
+
+
+def _plus(total: Tensor | None, term: Tensor) -> Tensor:
+    return term if total is None else total + term
+
+
+def spatial_entropy(maps: Tensor, present: Tensor, epsilon: float = 1e-6) -> Tensor:
+    """Entropy in bits of softmax over positions of the summed maps of the present classes (AReAM, layer entropy).
+
+    maps (B, C, h, w), present (B, C) of 0/1 -> (B,) in float64; at most log2(h·w).
+    """
+    summed = (maps.double() * present.double()[:, :, None, None]).sum(dim=1).flatten(1)
+    v = summed.softmax(dim=-1)
+    return -(v * torch.log2(v + epsilon)).sum(dim=-1)
+
+
+def normalised_entropy(entropy: Tensor) -> Tensor:
+    """e_l = (E_l - min E) / (max E - min E) in float64, then float32; all-equal entropies give 1 (uniform weights)."""
+    low, high = entropy.min(), entropy.max()
+    if not high > low:
+        return torch.ones_like(entropy, dtype=torch.float32)
+    return ((entropy.double() - low) / (high - low)).float()
+
+
+class LayerEntropies:
+    """Measures E_l of every layer for one batch: the maps refined by one layer's S_l^pp alone."""
+
+    def __init__(self, prefix: int) -> None:
+        self.prefix = prefix
+        self._attention: list[Tensor] = []
+
+    @torch.no_grad()
+    def __call__(self, _layer: int, logits: Tensor) -> None:
+        p = self.prefix
+        self._attention.append(head_mean(logits.float())[:, p:, p:])
+
+    def entropies(self, maps: Tensor, present: Tensor, epsilon: float = 1e-6) -> Tensor:
+        """maps (B, C, h, w) -> E (B, L), float64, in bits."""
+        layers = [spatial_entropy(refine(maps, s), present, epsilon) for s in self._attention]
+        return torch.stack(layers, dim=1)
