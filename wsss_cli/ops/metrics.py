@@ -1,0 +1,157 @@
+"""Scores of masks against truth: one confusion matrix, and exact threshold sweeps without repeated argmax."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Counts = NDArray[np.int64]
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Figures of one confusion matrix; fractions in [0,1] a class, NaN where there is nothing to divide by."""
+
+    iou: Float64  # (n,)
+    precision: Float64  # (n,)
+    recall: Float64  # (n,)
+    present: NDArray[np.bool_]  # (n,) the class occurs in the truth
+    miou: float  # percent, over the classes in the truth
+    pixel_accuracy: float  # percent of the scored pixels
+    coverage: float  # percent of the scored pixels that hold a class, not 'uncertain'
+
+
+def confusion(
+    truth: NDArray[np.integer], prediction: NDArray[np.integer], classes: int, ignore: int
+) -> Counts:
+    """Masks (H,W) of equal shape -> counts (n, n+1): row = truth, column = prediction, last column =
+    uncertain.
+
+    n = `classes` with the background. Truth equal to `ignore` is not scored; a prediction equal to `ignore`
+    is uncertain. `ValueError` for different shapes and for ids outside 0..n-1, which would land in another
+    row.
+    """
+    if truth.shape != prediction.shape or truth.ndim != 2:
+        raise ValueError(f"size mismatch: prediction {prediction.shape}, truth {truth.shape}")
+    scored = truth != ignore
+    rows = truth[scored].astype(np.int64)
+    columns = prediction[scored].astype(np.int64)
+    uncertain = columns == ignore
+    columns[uncertain] = classes
+    _check_range("truth", rows, classes)
+    _check_range("prediction", columns[~uncertain], classes)
+    flat = np.bincount(rows * (classes + 1) + columns, minlength=classes * (classes + 1))
+    return flat.reshape(classes, classes + 1).astype(np.int64)
+
+
+def _check_range(what: str, ids: Counts, classes: int) -> None:
+    if ids.size and (ids.min() < 0 or ids.max() >= classes):
+        worst = int(ids.min()) if ids.min() < 0 else int(ids.max())
+        raise ValueError(f"class id {worst} in the {what} is out of range 0..{classes - 1}")
+
+
+def scores(counts: Counts, *, ignore_uncertain: bool = False) -> Scores:
+    """Confusion counts (n, n+1) -> figures; uncertain pixels are wrong answers unless `ignore_uncertain`."""
+    square = counts[:, :-1]
+    hits = square.diagonal().astype(np.float64)
+    truth = (square if ignore_uncertain else counts).sum(axis=1).astype(np.float64)
+    predicted = square.sum(axis=0).astype(np.float64)
+    iou = _divide(hits, truth + predicted - hits)
+    present = truth > 0
+    total, all_pixels = truth.sum(), float(counts.sum())
+    return Scores(
+        iou=iou,
+        precision=_divide(hits, predicted),
+        recall=_divide(hits, truth),
+        present=present,
+        miou=100.0 * float(iou[present].mean()) if present.any() else float("nan"),
+        pixel_accuracy=100.0 * float(hits.sum() / total) if total else float("nan"),
+        coverage=100.0 * float(square.sum() / all_pixels) if all_pixels else float("nan"),
+    )
+
+
+def _divide(numerator: Float64, denominator: Float64) -> Float64:
+    quotient = np.full_like(numerator, np.nan)
+    np.divide(numerator, denominator, out=quotient, where=denominator > 0)
+    return quotient
+
+
+@dataclass(frozen=True)
+class SweepCounts:
+    """One image's pixels by truth, strongest class and number of thresholds that the class exceeds."""
+
+    truth: Counts  # (a,) ids that occur in the truth
+    winners: Counts  # (K,) mask ids (1..n-1) of the image's classes
+    pixels: NDArray[np.int32]  # (a, K, T+1); K is 1 with winner 0 for an image without classes
+
+
+def sweep_counts(
+    truth: NDArray[np.integer],
+    maps: NDArray[np.float32],
+    ids: ArrayLike,
+    thresholds: Sequence[float],
+    ignore: int,
+) -> SweepCounts:
+    """Truth (H,W), maps (K,H,W) and their mask ids (K,) -> counts from which every threshold can be scored.
+
+    The prediction at threshold t is the class of the largest map where it exceeds t (as float32), else
+    background: the argmax of [t; maps] with ties to the background and then to the first map. `thresholds`
+    must ascend.
+    """
+    if truth.shape != maps.shape[1:]:
+        raise ValueError(f"size mismatch: maps {maps.shape[1:]}, truth {truth.shape}")
+    levels = np.asarray(thresholds, dtype=np.float32)
+    scored = truth != ignore
+    present, rows = np.unique(truth[scored], return_inverse=True)
+    winners = np.asarray(ids, dtype=np.int64).reshape(-1)
+    if winners.size == 0:
+        winners, maps = np.zeros(1, np.int64), np.zeros((1, *truth.shape), np.float32)
+    inside = maps[:, scored]
+    best = inside.argmax(axis=0)
+    exceeded = np.searchsorted(levels, np.take_along_axis(inside, best[None], axis=0)[0], side="left")
+    shape = (len(present), len(winners), len(levels) + 1)
+    flat = (
+        np.ravel_multi_index((rows.reshape(-1), best, exceeded), shape)
+        if rows.size
+        else np.zeros(0, np.int64)
+    )
+    pixels = np.bincount(flat, minlength=int(np.prod(shape))).reshape(shape)
+    return SweepCounts(present.astype(np.int64), winners, pixels.astype(np.int32))
+
+
+def confusion_at(sweep: SweepCounts, index: int, classes: int) -> Counts:
+    """The confusion counts (n, n+1) of one image at threshold number `index`; nothing is uncertain."""
+    counts = np.zeros((classes, classes + 1), np.int64)
+    pixels = sweep.pixels.astype(np.int64)
+    counts[sweep.truth, 0] += pixels[:, :, : index + 1].sum(axis=(1, 2))
+    counts[np.ix_(sweep.truth, sweep.winners)] += pixels[:, :, index + 1 :].sum(axis=2)
+    return counts
+
+
+def sweep_curve(sweeps: Sequence[SweepCounts], classes: int, thresholds: int) -> Float64:
+    """Counts of all images -> mIoU in percent (T,) at each of the `thresholds`, over the classes in the
+    truth.
+    """
+    truth = np.zeros(classes, np.int64)
+    hits = np.zeros((classes, thresholds), np.int64)
+    predicted = np.zeros((classes, thresholds), np.int64)
+    for sweep in sweeps:
+        pixels = sweep.pixels.astype(np.int64)
+        truth[sweep.truth] += pixels.sum(axis=(1, 2))
+        below = pixels.cumsum(axis=2)[:, :, :-1]  # (a, K, T) background at threshold t
+        above = pixels.sum(axis=2, keepdims=True) - below
+        predicted[0] += below.sum(axis=(0, 1))
+        predicted[sweep.winners] += above.sum(axis=0)
+        for row, label in enumerate(sweep.truth):
+            if label == 0:
+                hits[0] += below[row].sum(axis=0)
+            hits[label] += above[row][sweep.winners == label].sum(axis=0)
+    present = truth > 0
+    if not present.any():
+        return np.full(thresholds, np.nan)
+    union = truth[:, None] + predicted - hits
+    return np.asarray(100.0 * (hits[present] / union[present]).mean(axis=0))
