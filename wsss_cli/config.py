@@ -1,27 +1,27 @@
 """One frozen dataclass per stage: what decides the bytes it writes.
 
-A default is written here and nowhere else; the option of the same name takes it (checked by `tests/test_options.py`).
-How the work is run (device, workers, overwrite) decides no bytes and is in `Execution`.
+A default is written here and nowhere else; the option of the same name takes it (checked by
+`tests/test_options.py`). How the work is run (device, workers, overwrite) decides no bytes and is in
+`Execution`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wsss_cli.errors import UsageError
+from wsss_cli.registry import unknown
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 def as_dict(config: Any) -> dict[str, Any]:
     """The configuration as plain values, in the order of its fields, as manifests hold it."""
-    return {
-        field.name: _plain(getattr(config, field.name))
-        for field in dataclasses.fields(config)
-    }
+    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
 def _plain(value: Any) -> Any:
@@ -60,12 +60,13 @@ class TrainClsConfig:
     epochs: int = 30
     batch_size: int = 8
     lr: float = 1e-4
-    head_lr: float = 10.0  # factor on lr for parameters that start from nothing
     weight_decay: float = 0.05
-    warmup_epochs: int = 3
+    warmup_epochs: float = 3.0
+    schedule: str = "cosine"
     drop_path: float = 0.1
     image_size: int = 224
     augment: str = "light"
+    normalisation: str = "auto"  # the backbone's own, as timm knows it
     seed: int = 0
     precision: str = "auto"
     options: tuple[str, ...] = ()  # NAME=VALUE of the method's own constants (--set)
@@ -75,7 +76,10 @@ class TrainClsConfig:
         require(self.batch_size >= 1, f"--batch-size is {self.batch_size}; it must be at least 1.")
         require(self.lr > 0, f"--lr is {self.lr}; it must be positive.")
         require(self.image_size >= 32, f"--image-size is {self.image_size}; it must be at least 32.")
-        require(self.precision in PRECISIONS, f"--precision is '{self.precision}'; choose one of {', '.join(PRECISIONS)}.")
+        require(
+            self.precision in PRECISIONS,
+            f"--precision is '{self.precision}'; choose one of {', '.join(PRECISIONS)}.",
+        )
 
 
 @dataclass(frozen=True)
@@ -93,17 +97,95 @@ class CamsConfig:
     options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        require(bool(self.scales) and all(s > 0 for s in self.scales), f"--scale is {self.scales}; every scale must be positive.")
+        require(
+            bool(self.scales) and all(s > 0 for s in self.scales),
+            f"--scale is {self.scales}; every scale must be positive.",
+        )
         require(self.stride >= 1, f"--stride is {self.stride}; it must be at least 1.")
-        require(0 <= self.tag_threshold <= 1, f"--tag-threshold is {self.tag_threshold}; it must lie in [0, 1].")
-        require(self.precision in PRECISIONS, f"--precision is '{self.precision}'; choose one of {', '.join(PRECISIONS)}.")
+        require(
+            0 <= self.tag_threshold <= 1, f"--tag-threshold is {self.tag_threshold}; it must lie in [0, 1]."
+        )
+        require(
+            self.precision in PRECISIONS,
+            f"--precision is '{self.precision}'; choose one of {', '.join(PRECISIONS)}.",
+        )
+
+
+def _kernels(gaussian: tuple[float, float], bilateral: tuple[float, float, float]) -> dict[str, Any]:
+    """The settings of (sxy, compat) and (sxy, srgb, compat), with the ten iterations that all papers use."""
+    return {
+        "iterations": 10,
+        "gaussian_sxy": gaussian[0],
+        "gaussian_compat": gaussian[1],
+        "bilateral_sxy": bilateral[0],
+        "bilateral_srgb": bilateral[1],
+        "bilateral_compat": bilateral[2],
+    }
+
+
+# What each preset of `wsss crf` sets where the user did not. All but the default are published settings.
+CRF_PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "default": {},
+    # MCTformer and AReAM's own script; alpha 1 is sure of the foreground, alpha 12 of the background.
+    "mct": {"background": "power", "alpha": 1.0, **_kernels((3, 3), (80, 13, 10))},
+    # IRN and CRT: the thresholded seed with certainty 0.7.
+    "irn": {"background": "label", "certainty": 0.7, **_kernels((3, 3), (50, 5, 10))},
+    # MoRe; the same kernels as CRT's last step.
+    "more": {"background": "power", "alpha": 1.0, **_kernels((1, 3), (67, 3, 4))},
+    # AReAM's segmentation step, for maps that are probabilities already.
+    "deeplab": {"background": "power", "alpha": 1.0, **_kernels((4, 3), (83, 5, 3))},
+}
+CRF_BACKGROUNDS = ("logistic", "power", "label")
+
+
+def require_threshold(threshold: str, word: str) -> None:
+    """Raise `UsageError` unless --threshold is `word` or a number between 0 and 1."""
+    try:
+        valid = threshold == word or 0 < float(threshold) < 1
+    except ValueError:
+        valid = False
+    require(valid, f"--threshold is '{threshold}'; write '{word}' or a number between 0 and 1.")
 
 
 @dataclass(frozen=True)
 class CrfConfig:
-    """`wsss crf`."""
+    """`wsss crf`; the defaults are those of the preset "default"."""
 
     preset: str = "default"
+    background: str = "logistic"  # how maps become start probabilities
+    threshold: str = (
+        "auto"  # of logistic and label: the map value where class and background are equally likely
+    )
+    temperature: float = 0.1  # of logistic, in units of the map
+    alpha: float = 1.0  # of power
+    certainty: float = 0.7  # of label
+    iterations: int = 10
+    gaussian_sxy: float = 3.0  # pixels
+    gaussian_compat: float = 3.0
+    bilateral_sxy: float = 80.0  # pixels
+    bilateral_srgb: float = 13.0  # 8-bit colour units
+    bilateral_compat: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.preset not in CRF_PRESETS:
+            raise UsageError(unknown("preset of crf", self.preset, tuple(CRF_PRESETS)))
+        if self.background not in CRF_BACKGROUNDS:
+            raise UsageError(unknown("background", self.background, CRF_BACKGROUNDS))
+        require_threshold(self.threshold, "auto")
+        self._require_range("temperature", 1e-3, 10)
+        self._require_range("alpha", 1e-3, 1000)
+        self._require_range("certainty", 1e-3, 0.999)
+        self._require_range("iterations", 1, 1000)
+        # The library crashes or answers nonsense beyond these bounds (segmentation fault at a width of 0).
+        for name in ("gaussian_sxy", "bilateral_sxy", "bilateral_srgb"):
+            self._require_range(name, 0.1, 10_000)
+        for name in ("gaussian_compat", "bilateral_compat"):
+            self._require_range(name, 0, 1000)
+
+    def _require_range(self, name: str, low: float, high: float) -> None:
+        value = getattr(self, name)
+        option = "--" + name.replace("_", "-")
+        require(low <= value <= high, f"{option} is {value}; it must lie between {low} and {high}.")
 
 
 @dataclass(frozen=True)
@@ -111,6 +193,14 @@ class PseudoLabelsConfig:
     """`wsss pseudo-labels`."""
 
     threshold: str = "auto"  # "auto" or a number in (0, 1)
+    ignore_band: float = 0.0  # width of the band around the threshold that becomes "do not know"
+
+    def __post_init__(self) -> None:
+        require_threshold(self.threshold, "auto")
+        require(
+            0 <= self.ignore_band < 1,
+            f"--ignore-band is {self.ignore_band}; it must be at least 0 and below 1.",
+        )
 
 
 @dataclass(frozen=True)
@@ -128,8 +218,21 @@ class PredictConfig:
     precision: str = "auto"
 
 
+EVAL_MISSING = ("error", "skip", "background")
+
+
 @dataclass(frozen=True)
 class EvalConfig:
     """`wsss eval`."""
 
-    missing: str = "error"
+    missing: str = "error"  # a truth without prediction: "error", "skip", or "background" in its place
+    resize: bool = False  # nearest neighbour (maps: bilinear) to the size of the truth, instead of an error
+    ignore_uncertain: bool = (
+        False  # leave out pixels predicted as "do not know" instead of counting them wrong
+    )
+    threshold: str = "sweep"  # of maps: "sweep" or a number in (0, 1)
+
+    def __post_init__(self) -> None:
+        if self.missing not in EVAL_MISSING:
+            raise UsageError(unknown("way with missing predictions", self.missing, EVAL_MISSING))
+        require_threshold(self.threshold, "sweep")
