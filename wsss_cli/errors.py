@@ -72,3 +72,10 @@ class ItemError(WsssError):
     def __reduce__(self) -> tuple[type[ItemError], tuple[str, str]]:
         """Keep both arguments when a worker process hands the error over."""
         return ItemError, (self.reason, str(self))
+
+
+class TooManyFailuresError(WsssError):
+    """More items failed than --max-failures allows; what is done stays, the same command continues."""
+
+    exit_code = 3
+    code = "E_FAILURES"

@@ -36,7 +36,7 @@ def _visible(character: str) -> str:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file of this name is taken for an image: by its suffix in any case; junk and dot-files are not."""
+    """Whether a file of this name is taken for an image, by its suffix in any case; junk is not."""
     lowered = name.lower()
     return not name.startswith(".") and lowered not in _JUNK and lowered.endswith(IMAGE_SUFFIXES)
 
@@ -56,7 +56,7 @@ def encode_id(name: str) -> str:
 
 
 def id_of(text: str) -> str:
-    """The id behind a file name as users write it ("a/1.jpg", "./a/1"); RejectedInputError if it is unsafe."""
+    """The id behind a file name as users write it ("a/1.jpg", "./a/1"); unsafe: RejectedInputError."""
     parts = [part for part in text.split("/") if part not in ("", ".")]
     unsafe = not parts or text.startswith("/") or ".." in parts or "\\" in text or "\0" in text
     if unsafe:
@@ -68,7 +68,7 @@ def id_of(text: str) -> str:
 
 
 def class_names(lines: Iterable[str], where: str) -> tuple[str, ...]:
-    """Class names, one a line, a leading "background" dropped; RejectedInputError for bad or repeated ones."""
+    """Class names, one a line, a leading "background" dropped; bad or repeated: RejectedInputError."""
     names = [line.strip() for line in lines if line.strip()]
     if names[:1] == [BACKGROUND]:
         names = names[1:]

@@ -128,7 +128,7 @@ def _validate(cam: Cam, classes: int | None) -> None:
 def upsample(cam: Cam) -> NDArray[np.float32]:
     """The maps at the image's size, (K, H, W): bilinear between pixel centres (align_corners=False)."""
     top, bottom, down = _taps(cam.maps.shape[1], cam.size[0])
-    rows = cam.maps[:, top] * (1 - down)[:, None] + cam.maps[:, bottom] * down[:, None]
+    rows: NDArray[np.float32] = cam.maps[:, top] * (1 - down)[:, None] + cam.maps[:, bottom] * down[:, None]
     left, right, along = _taps(cam.maps.shape[2], cam.size[1])
     result: NDArray[np.float32] = rows[:, :, left] * (1 - along) + rows[:, :, right] * along
     return result

@@ -39,14 +39,23 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def is_whole(path: Path, digest: str) -> bool:
+    """Whether a regular file with this SHA-256 is at `path` (a link is not one)."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode) and sha256_file(path) == digest
+    except OSError:
+        return False
+
+
 def write_atomic(path: Path, payload: bytes) -> str:
     """Write a whole file or none (temporary name, length check, fsync, rename, fsync of the folder).
 
-    Returns the payload's SHA-256. Parents are made. A link at `path` is replaced, never followed. OSError -> EnvironmentProblemError.
+    Returns the payload's SHA-256. Parents are made. A link at `path` is replaced, never
+    followed. OSError -> EnvironmentProblemError.
     """
     temporary = path.with_name(TEMPORARY_PREFIX + secrets.token_hex(6))
     try:
-        make_folder(path.parent)
+        _make_folders(path.parent)
         try:
             _write_new(temporary, payload)
             os.replace(temporary, path)  # noqa: PTH105 - tests make this very call fail
@@ -99,7 +108,14 @@ def append_line(path: Path, line: bytes) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make `folder` and its parents, each made known to the disk; raises OSError."""
+    """Make `folder` and its parents, each made known to the disk; OSError -> EnvironmentProblemError."""
+    try:
+        _make_folders(folder)
+    except OSError as error:
+        _refuse(folder, error)
+
+
+def _make_folders(folder: Path) -> None:
     missing = []
     while not folder.exists():
         missing.append(folder)
@@ -248,3 +264,18 @@ def _free_space(path: Path) -> str:
     except OSError:
         return "free space unknown"
     return f"{room.f_bavail * room.f_frsize:,} B, {room.f_favail:,} inodes free"
+
+
+def read_regular_file(path: Path, error: type[WsssError]) -> bytes | None:
+    """The bytes of one of the tool's own files, None if it is absent; a link or a pipe raises `error`."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    except OSError as problem:
+        cause = "it is a symbolic link" if problem.errno == errno.ELOOP else problem.strerror
+        raise error(f"Cannot read {show(path)}: {cause}.") from None
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise error(f"{show(path)} is not a regular file.")
+        return file.read()

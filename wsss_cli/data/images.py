@@ -32,7 +32,7 @@ _FOREIGN = {b"%!PS": "EPS", b"%PDF": "PDF", b"\xc5\xd0\xd3\xc6": "EPS", b"\x00\x
 def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[NDArray[np.uint8], str]:
     """The image (H, W, 3) as uint8 RGB, turned by its EXIF orientation, and the SHA-256 of the file.
 
-    Transparency is put on white, 16-bit gray is scaled, the first frame is taken. Any problem is an ItemError.
+    Transparency is put on white, 16-bit gray is scaled, the first frame is taken. Problems are ItemErrors.
     """
     payload = read_regular(path)
     image = open_image(payload, show(path), FORMATS, max_pixels)
@@ -73,8 +73,8 @@ def _reason(path: Path, error: OSError) -> str:
     return "changed-during-run" if error.errno == errno.ENOENT else "unreadable"
 
 
-def open_image(payload: bytes, where: str, formats: Sequence[str], max_pixels: int) -> Image.Image:
-    """The first frame, decoded; only `formats` are tried and the size is checked from the header (ItemError)."""
+def open_image(payload: bytes, where: str, formats: tuple[str, ...], max_pixels: int) -> Image.Image:
+    """The first frame, decoded; only `formats` are tried, and the header's size is checked (ItemError)."""
     for magic, kind in _FOREIGN.items():
         if payload.startswith(magic):
             raise ItemError("unsupported-format", f"{where} is {kind}; accepted are {', '.join(formats)}.")

@@ -47,7 +47,7 @@ def encode_mask(mask: Mask, classes: Sequence[str]) -> bytes:
 
 
 def decode_mask(payload: bytes, *, classes: int | None) -> Mask:
-    """The class indices (H, W) in a mask file's bytes; with `classes`, larger indices are refused (ItemError)."""
+    """The class indices (H, W) in a mask file's bytes; with `classes`, larger ones are refused (ItemError)"""
     return _decode(payload, "This mask", classes)
 
 
@@ -73,7 +73,7 @@ def _decode(payload: bytes, where: str, classes: int | None) -> Mask:
     narrow = image.mode in ("P", "L", "1") or (
         values.max() <= IGNORE and (classes or 0) <= _MOST_8_BIT_CLASSES
     )
-    mask = values.astype(np.uint8 if narrow else np.uint16)
+    mask: Mask = values.astype(np.uint8) if narrow else values.astype(np.uint16)
     if classes is not None:
         _check_ids(mask, classes)
     return mask
@@ -96,7 +96,7 @@ def classes_txt(classes: Sequence[str]) -> bytes:
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
-    """The class names of `classes.txt`, without a leading "background"; a bad file is a RejectedInputError."""
+    """The class names of `classes.txt`, less a leading "background"; a bad file is a RejectedInputError."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:

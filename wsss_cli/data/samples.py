@@ -135,7 +135,7 @@ def _lines(listing: Path) -> list[str]:
 
 
 def item_path(folder: Path, id: str, suffix: str) -> Path:  # noqa: A002 - the contract's word
-    """The file of item `id` inside `folder`; long components are shortened, with a hash so that none collide."""
+    """The file of item `id` inside `folder`; long components are shortened, a hash keeps them apart."""
     parts = id.split("/")
     if any(part in ("", ".", "..") for part in parts) or "\0" in id or "\\" in id:
         raise RejectedInputError(f"unsafe id '{show(id)}'. Write the image's path below its folder.")
@@ -167,7 +167,8 @@ def match(
     if strangers:
         shown = [f"'{show(id_)}' ({show(labels.where.get(id_, '?'))})" for id_ in strangers[:_EXAMPLES]]
         raise RejectedInputError(
-            f"Labels name {len(strangers)} images that are not there: {', '.join(shown)}. Remove these rows or add the images."
+            f"Labels name {len(strangers)} images that are not there: {', '.join(shown)}. "
+            "Remove these rows or add the images."
         )
     missing = [id_ for id_ in wanted if id_ not in labels.table]
     if missing and unlabelled == "error":

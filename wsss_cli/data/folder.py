@@ -1,0 +1,81 @@
+"""A finished stage folder, as the next stage reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsss_cli.data import journal as journals
+from wsss_cli.data import manifest as manifests
+from wsss_cli.data.files import read_regular_file, sha256
+from wsss_cli.data.journal import Item
+from wsss_cli.errors import ItemError, OutputMismatchError, RejectedInputError
+from wsss_cli.text import show
+
+
+@dataclass(frozen=True)
+class StageFolder:
+    """A stage's folder: its manifest, its finished items, and the failed ones."""
+
+    path: Path
+    stage: str
+    manifest: dict[str, Any]
+    classes: tuple[str, ...]
+    items: dict[str, Item]  # finished ones, sorted by id
+    failures: dict[str, str]
+    fingerprint: str  # of every item line and whole file
+    recipe: str  # of stage, configuration, classes and inputs: unchanged when more items are added
+
+
+def read_run(folder: Path, *stages: str) -> StageFolder:
+    """A finished stage folder, made by one of `stages` (any, if none is named).
+
+    RejectedInputError: no stage folder, another command's, or still running. OutputMismatchError: damaged.
+    """
+    manifest = manifests.read_manifest(folder, RejectedInputError)
+    if manifest is None:
+        raise RejectedInputError(
+            f"{show(folder)} is not a stage folder: it has no {manifests.NAME}.{_made_by(stages)}"
+        )
+    name, stage = show(folder.name or str(folder)), manifest["stage"]
+    if stages and stage not in stages:
+        raise RejectedInputError(
+            f"{name} was made by 'wsss {show(stage)}'; this needs a folder{_made_by(stages)}"
+        )
+    if manifest["status"] == "running":
+        raise RejectedInputError(
+            f"{name} is not finished. Run the same 'wsss {show(stage)}' command again first."
+        )
+    journal = manifests.read_whole_journal(folder, manifest)
+    return StageFolder(
+        path=folder,
+        stage=stage,
+        manifest=manifest,
+        classes=tuple(manifest["classes"]),
+        items=dict(sorted(journal.done.items())),
+        failures=journals.failure_texts(journal),
+        fingerprint=journals.fingerprint(journal.payload(), manifest["extras"]),
+        recipe=manifests.recipe(manifest),
+    )
+
+
+def read_item(folder: StageFolder, id: str) -> bytes:  # noqa: A002 - the contract's word
+    """The bytes of one item's file; ItemError "missing" or "damaged" if they are not what was written."""
+    item = folder.items.get(id)
+    if item is None:
+        why = folder.failures.get(id, "it is not in the folder")
+        raise ItemError("missing", f"{show(folder.path.name)} has no '{show(id)}': {why}.")
+    payload = read_regular_file(folder.path / item.path, OutputMismatchError)
+    if payload is None or sha256(payload) != item.sha256:
+        state = "missing" if payload is None else "damaged"
+        raise ItemError(
+            "damaged", f"{show(folder.path / item.path)} is {state}. Run 'wsss {folder.stage}' again."
+        )
+    return payload
+
+
+def _made_by(stages: Sequence[str]) -> str:
+    commands = " or ".join(f"'wsss {stage}'" for stage in stages)
+    return f" made by {commands}." if commands else ""

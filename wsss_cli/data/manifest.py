@@ -1,0 +1,208 @@
+"""manifest.json: reading it, and what it must agree with before a stage continues."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from wsss_cli import __version__
+from wsss_cli.data.files import parse_json, read_regular_file, sha256
+from wsss_cli.data.journal import NAME as JOURNAL
+from wsss_cli.data.journal import Journal, read_journal
+from wsss_cli.errors import OutputMismatchError, UsageError, WsssError
+from wsss_cli.text import show
+
+NAME = "manifest.json"
+SCHEMA = 1
+REMEDY = "Pass --overwrite or another --out."
+_STATUSES = ("running", "complete", "partial")
+_PER_RUN = ("started", "finished", "environment", "version")
+_LONGEST_VALUE = 60
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "stage": str,
+    "version": str,
+    "configuration": dict,
+    "classes": list,
+    "inputs": dict,
+    "facts": dict,
+    "ids": dict,
+    "suffix": str,
+    "extras": dict,
+    "items": (str, type(None)),
+}
+
+
+def read_manifest(folder: Path, error: type[WsssError]) -> dict[str, Any] | None:
+    """The manifest of a stage folder, None if there is none; anything that is no manifest raises `error`."""
+    path = folder / NAME
+    payload = read_regular_file(path, error)
+    if payload is None:
+        return None
+    value = parse_json(payload, show(path), error)
+    if isinstance(value, dict) and value.get("schema") != SCHEMA and "schema" in value:
+        raise error(
+            f"{show(path)} has schema {value['schema']}; this wsss reads {SCHEMA}. Use the newer wsss."
+        )
+    if not isinstance(value, dict) or not _is_manifest(value):
+        raise error(f"{show(path)} is not the manifest of a stage. {REMEDY}")
+    return value
+
+
+def _is_manifest(value: Mapping[str, Any]) -> bool:
+    typed = all(isinstance(value.get(key), kind) for key, kind in _TYPES.items())
+    if not typed or value.get("schema") != SCHEMA or value.get("status") not in _STATUSES:
+        return False
+    # Names become paths, so none of them may lead out of the folder.
+    named = all(
+        Path(name).name == name and isinstance(digest, str) for name, digest in value["extras"].items()
+    )
+    return named and re.fullmatch(r"(\.[A-Za-z0-9]+)?", value["suffix"]) is not None
+
+
+def read_whole_journal(folder: Path, manifest: Mapping[str, Any]) -> Journal:
+    """The journal beside a manifest; if the manifest is of a finished run it must be the very same one."""
+    journal = read_journal(folder, manifest["suffix"])
+    if manifest["status"] != "running" and journal.digest != manifest["items"]:
+        raise OutputMismatchError(f"{show(folder / JOURNAL)} is damaged or not of this run. {REMEDY}")
+    return journal
+
+
+def refuse_other_stage(folder: Path, old: Mapping[str, Any], stage: str, remedy: str) -> None:
+    """OutputMismatchError if another command made the folder."""
+    if old["stage"] != stage:
+        made, now_ = f"'wsss {show(old['stage'])}'", f"'wsss {stage}'"
+        raise OutputMismatchError(f"{show(folder.name)} was made by {made}, not by {now_}. {remedy}")
+
+
+def compare(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Remarks on continuing the run of manifest `old` as `new`; OutputMismatchError says what forbids it."""
+    name = show(folder.name or str(folder))
+    refuse_other_stage(folder, old, new["stage"], "Pass another --out.")
+    changes = _differences(old["configuration"], new["configuration"])
+    changes += _differences({"classes": old["classes"]}, {"classes": new["classes"]})
+    changes += _differences({"suffix": old["suffix"]}, {"suffix": new["suffix"]})
+    if changes:
+        raise OutputMismatchError(
+            f"{name} was made with another configuration: {'; '.join(changes)}. {REMEDY}"
+        )
+    changed = _changed_inputs(old["inputs"], new["inputs"])
+    if changed:
+        raise OutputMismatchError(f"{name} was made with another input: {'; '.join(changed)}. {REMEDY}")
+    if old["version"] != new["version"]:
+        return [f"{name} was begun by wsss {old['version']}; wsss {new['version']} continues it."]
+    return []
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    result: list[str] = []
+    for key in dict.fromkeys([*old, *new]):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            result += _differences(before, after, f"{prefix}{key}.")
+        elif before != after or (key in old) != (key in new):
+            result.append(f"{show(prefix + key)} {_brief(before)} -> {_brief(after)}")
+    return result
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    if len(text) > _LONGEST_VALUE and isinstance(value, list):
+        text = f"({len(value)} values, {sha256(text.encode(errors='replace'))[:8]})"
+    return show(text if len(text) <= 2 * _LONGEST_VALUE else text[:_LONGEST_VALUE] + "...")
+
+
+def _changed_inputs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    result: list[str] = []
+    for name in dict.fromkeys([*old, *new]):
+        if name not in new:
+            result.append(f"{show(name)} is missing now")
+        elif name not in old:
+            result.append(f"{show(name)} is new")
+        elif _fingerprint(old[name]) != _fingerprint(new[name]):
+            result.append(f"{show(name)} has changed ({show(str(_path(new[name])))})")
+    return result
+
+
+def _fingerprint(value: Any) -> Any:
+    return value.get("fingerprint") if isinstance(value, dict) else value
+
+
+def _path(value: Any) -> Any:
+    return value.get("path", "?") if isinstance(value, dict) else value
+
+
+def differs(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether two manifests differ in more than when and where their runs took place."""
+    return any(old.get(key) != new[key] for key in new if key not in _PER_RUN)
+
+
+def recipe(manifest: Mapping[str, Any]) -> str:
+    """The hash of what decides an item's bytes besides the item: stage, configuration, classes, inputs."""
+    inputs = {name: _fingerprint(value) for name, value in manifest["inputs"].items()}
+    value = [manifest["stage"], manifest["configuration"], manifest["classes"], inputs]
+    return sha256(json.dumps(value, sort_keys=True).encode())
+
+
+def refuse_overlap(out: Path, inputs: Mapping[str, Any]) -> None:
+    """UsageError if the output folder is, holds, or lies in an input folder."""
+    here = out.resolve()
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {show(out)} is a file. Pass a folder.")
+    for name, value in inputs.items():
+        text = _path(value)
+        there = Path(text).resolve() if isinstance(value, dict) and isinstance(text, str) else None
+        if there is None or not there.is_dir():
+            continue
+        if here == there or here in there.parents or there in here.parents:
+            raise UsageError(
+                f"The output directory overlaps input: --out {show(out)} and {show(name)} {show(there)}. "
+                "Pass another --out."
+            )
+
+
+def failure_limit(text: str, total: int) -> int | None:
+    """How many failed items --max-failures allows: "" no bound, "12", or "5%" of `total` (UsageError)."""
+    if not text:
+        return None
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)%|([0-9]+)", text)
+    if match is None or (match[1] and float(match[1]) > 100):
+        raise UsageError(
+            f"--max-failures is '{show(text)}'; write a number such as 12 or a share such as 5%."
+        )
+    return int(float(match[1]) * total / 100) if match[1] else int(match[2])
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON would give it back: tuples as lists, paths as text, array scalars as numbers."""
+    return json.loads(json.dumps(value, allow_nan=False, default=_plain_leaf))
+
+
+def _plain_leaf(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # numpy, torch; neither is imported here
+        return value.tolist()
+    raise TypeError(f"{value!r} cannot stand in a manifest")
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, for readers of the manifest; no decision rests on it."""
+    result: dict[str, Any] = {"python": platform.python_version(), "wsss": __version__}
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        result["torch"] = str(torch.__version__)
+    result["platform"] = platform.platform()
+    result["threads"] = torch.get_num_threads() if torch is not None else os.cpu_count()
+    return result
