@@ -1,0 +1,39 @@
+# make demo · make test · make test-real · make lint        (VENV=/path uses an environment that is already there)
+VENV ?= .venv
+PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || echo python3)
+DEMO ?= demo
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-real lint clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.wsss-installed
+	$(BIN)/wsss run sample_data/images --labels sample_data/labels.csv --list sample_data/train.txt \
+	  --val-list sample_data/val.txt --truth sample_data/masks --backbone tiny -o $(DEMO)
+
+test: $(VENV)/.wsss-installed-dev
+	$(BIN)/python -m pytest -m "not real"
+
+test-real: $(VENV)/.wsss-installed-dev
+	$(BIN)/python -m pytest -m real
+
+lint: $(VENV)/.wsss-installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/codespell
+
+clean:
+	rm -rf $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# The stamps are older than pyproject.toml exactly when there is something to install.
+$(VENV)/.wsss-installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check -q -e .
+	touch $@
+
+$(VENV)/.wsss-installed-dev: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[dev]'
+	touch $@ $(VENV)/.wsss-installed

@@ -1,0 +1,359 @@
+"""`main(argv)` with stages that only pretend: exit codes, streams, what reaches a stage."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import wsss_cli.stages
+from wsss_cli import errors
+from wsss_cli.cli import main
+from wsss_cli.config import CamsConfig, Execution
+from wsss_cli.summary import Summary
+
+CAMS = ["cams", "ckpt.pt", "images"]
+
+
+@dataclass
+class Counts:
+    """Stands for `data.run.Counts`."""
+
+    total: int = 4
+    done: int = 4
+    failed: int = 0
+    skipped: int = 0
+
+
+class Fake:
+    """A stage that keeps what it was called with and answers as told."""
+
+    def __init__(self, answer: Callable[..., Summary]) -> None:
+        self.answer = answer
+        self.positional: tuple[Any, ...] = ()
+        self.named: dict[str, Any] = {}
+
+    def run(self, *positional: Any, **named: Any) -> Summary:
+        self.positional, self.named = positional, named
+        return self.answer(*positional)
+
+
+def summary(**changes: Any) -> Summary:
+    return Summary(**{"stage": "cams", "out": Path("cams"), "counts": Counts(), **changes})
+
+
+@pytest.fixture
+def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Fake]:
+    def install(answer: Callable[..., Summary] | BaseException | Summary, stage: str = "cams") -> Fake:
+        def reply(*positional: Any) -> Summary:
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer(*positional) if callable(answer) else answer
+
+        fake = Fake(reply)
+        monkeypatch.setattr(wsss_cli.stages, stage, fake, raising=False)
+        return fake
+
+    return install
+
+
+def test_command_as_in_the_contract(pretend: Callable[..., Fake]) -> None:
+    """`wsss cams --method aream ckpt.pt images/` reaches the stage with the checkpoint first."""
+    fake = pretend(summary())
+
+    assert main(["cams", "--method", "aream", "ckpt.pt", "images/"]) == 0
+    assert fake.positional[:3] == (Path("ckpt.pt"), Path("images"), Path("cams"))
+    assert fake.positional[3] == CamsConfig(method="aream")
+    assert fake.positional[4] == Execution()
+
+
+def test_options_reach_the_stage(pretend: Callable[..., Fake]) -> None:
+    """Shared options become Execution and keywords, repeated ones tuples, classes names in order."""
+    fake = pretend(summary())
+    config = "--scale 0.5 --scale 1 --no-flip --set a=1"
+    others = "--device cpu --workers 3 --overwrite --max-failures 5% -o x --list - --limit 7 --labels l.csv"
+    main([*CAMS, *config.split(), *others.split(), "--classes", "dog, cat"])
+
+    assert fake.positional[2] == Path("x")
+    assert fake.positional[3] == CamsConfig(scales=(0.5, 1.0), flip=False, options=("a=1",))
+    assert fake.positional[4] == Execution(device="cpu", workers=3, overwrite=True, max_failures="5%")
+    assert fake.named == {
+        "labels": Path("l.csv"),
+        "label_format": "auto",
+        "unlabelled": "error",
+        "listing": Path("-"),
+        "limit": 7,
+        "classes": ("dog", "cat"),
+        "given": frozenset({"scales", "flip", "options"}),
+    }
+
+
+def test_environment_counts_as_given_and_the_flag_wins(
+    pretend: Callable[..., Fake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """WSSS_SCALE and WSSS_STRIDE set options; a typed --stride is stronger."""
+    fake = pretend(summary())
+    monkeypatch.setenv("WSSS_SCALE", "0.5 2")
+    monkeypatch.setenv("WSSS_STRIDE", "8")
+    monkeypatch.setenv("WSSS_TAG_THRESHOLD", "0.25")
+    main([*CAMS, "--stride", "2"])
+
+    assert fake.positional[3] == CamsConfig(scales=(0.5, 2.0), stride=2, tag_threshold=0.25)
+    assert fake.named["given"] == {"scales", "stride", "tag_threshold"}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in vars(errors).values() if isinstance(kind, type)])
+def test_each_error_has_its_line_and_code(
+    kind: type[errors.WsssError], pretend: Callable[..., Fake], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An error of ours is one line on stderr and its own exit code, without a traceback."""
+    error = kind("why", "bad \x1b[2J\nname") if kind is errors.ItemError else kind("bad \x1b[2J\nname")
+    pretend(error)
+
+    assert main(CAMS) == kind.exit_code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == f"wsss: error[{kind.code}]: bad \\x1b[2J\\nname\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["cams"], "Missing argument 'CKPT'"),
+        (["cams", "a", "b", "--nope"], "No such option: --nope"),
+        (["camz"], "No such command 'camz'"),
+        ([*CAMS, "--limit", "0"], "--limit"),
+        ([*CAMS, "--stride", "x"], "--stride"),
+        ([*CAMS, "--stride", "0"], "--stride is 0; it must be at least 1."),
+        ([*CAMS, "--allow-failed", "many"], "--allow-failed is 'many'"),
+        ([*CAMS, "--allow-failed", "101%"], "--allow-failed is '101%'"),
+        ([*CAMS, "--allow-failed=-1"], "--allow-failed is '-1'"),
+        ([*CAMS, "--allow-failed", "nan%"], "--allow-failed is 'nan%'"),
+    ],
+)
+def test_usage_errors_end_with_2(
+    typed: list[str], said: str, pretend: Callable[..., Fake], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What cannot be meant is refused in one line before the stage is called."""
+    fake = pretend(summary())
+
+    assert main(typed) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("wsss: error[E_USAGE]: ")
+    assert err.count("\n") == 1
+    assert said in err
+    assert fake.positional == ()
+
+
+def test_interrupt_ends_with_130(pretend: Callable[..., Fake], capsys: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C is no traceback."""
+    pretend(KeyboardInterrupt())
+
+    assert main(CAMS) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_sigterm_leaves_every_block_and_ends_with_143(pretend: Callable[..., Fake]) -> None:
+    """SIGTERM unwinds the stage past every `except Exception`; the old handler is back afterwards."""
+    unwound = []
+
+    def answer(*_: Any) -> Summary:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise RuntimeError("not reached")
+        except Exception:
+            unwound.append("except")
+            raise
+        finally:
+            unwound.append("finally")
+
+    before = signal.getsignal(signal.SIGTERM)
+    pretend(answer)
+
+    assert main(CAMS) == 143
+    assert unwound == ["finally"]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_bug_shows_its_traceback(pretend: Callable[..., Fake], capsys: pytest.CaptureFixture[str]) -> None:
+    """Anything unforeseen ends with 1 and a traceback."""
+    pretend(TypeError("not foreseen"))
+
+    assert main(CAMS) == 1
+    assert "Traceback" in (err := capsys.readouterr().err)
+    assert err.endswith("TypeError: not foreseen\n")
+
+
+def test_out_of_memory_is_the_environment(pretend: Callable[..., Fake]) -> None:
+    """MemoryError ends with 5."""
+    pretend(MemoryError())
+
+    assert main(CAMS) == 5
+
+
+def test_json_is_one_object(pretend: Callable[..., Fake], capsys: pytest.CaptureFixture[str]) -> None:
+    """Figures lie beside stage, out, counts and failures; NaN is null, numpy plain, names escaped."""
+    figures = {
+        "miou": np.float32(61.5),
+        "per_class": {"cat": float("nan"), "dog": np.float64(3)},
+        "classes": ("cat", "dog"),
+        "weights": Path("a/b"),
+        "sweep": np.array([1, 2]),
+    }
+    pretend(summary(figures=figures, failures={"\udce9[red]": "why"}, counts=Counts(failed=1)))
+
+    assert main([*CAMS, "--json", "--allow-failed", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.isascii()
+    assert out.count("\n") == 1
+    assert json.loads(out, parse_constant=pytest.fail) == {
+        "stage": "cams",
+        "out": "cams",
+        "counts": {"total": 4, "done": 4, "failed": 1, "skipped": 0},
+        "failures": {"\udce9[red]": "why"},
+        "miou": 61.5,
+        "per_class": {"cat": None, "dog": 3.0},
+        "classes": ["cat", "dog"],
+        "weights": "a/b",
+        "sweep": [1, 2],
+    }
+
+
+@pytest.mark.parametrize(
+    ("allowed", "code"), [("", 3), ("0", 3), ("1", 3), ("2", 0), ("49%", 3), ("50%", 0), ("100%", 0)]
+)
+def test_failed_items_end_with_3_unless_allowed(
+    allowed: str, code: int, pretend: Callable[..., Fake], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two of four failed: `--allow-failed 2` and `50%` accept that, less does not."""
+    pretend(summary(counts=Counts(done=2, failed=2), failures={"a": "x", "[b]": "y\x1b"}))
+
+    assert main([*CAMS, "--allow-failed", allowed]) == code
+    err = capsys.readouterr().err
+    assert "  failed [b]: y\\x1b\n" in err
+    assert ("error[E_ITEM]: 2 of 4 items failed" in err) == (code == 3)
+
+
+def test_failures_are_shortened_unless_verbose(
+    pretend: Callable[..., Fake], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Five failed items are named, all of them with --verbose."""
+    pretend(summary(failures={str(i): "why" for i in range(8)}, counts=Counts(total=8, done=0, failed=8)))
+
+    main(CAMS)
+    brief = capsys.readouterr().err
+    main([*CAMS, "-v"])
+
+    assert brief.count("failed ") == 5 + 1
+    assert "and 3 more" in brief
+    assert capsys.readouterr().err.count("  failed ") == 8
+
+
+def test_plain_summary(pretend: Callable[..., Fake], capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a terminal the summary is plain lines on stderr, and stdout stays empty."""
+    pretend(summary(figures={"miou": 61.234, "per_class": {"cat": None}, "deep": {"a": {"b": 1}}}))
+
+    main(CAMS)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "cams",
+        "  folder: cams",
+        "  items: 4 done, 0 already there, 0 failed",
+        "  miou: 61.23",
+        "  per_class.cat: -",
+    ]
+
+
+def test_quiet_says_nothing(pretend: Callable[..., Fake], capsys: pytest.CaptureFixture[str]) -> None:
+    """With -q there is no remark, no progress and no summary."""
+
+    def answer(*positional: Any) -> Summary:
+        reporter = positional[5]
+        reporter.start("cams", 2)
+        reporter.advance(2)
+        reporter.note("remark")
+        return summary()
+
+    pretend(answer)
+
+    assert main([*CAMS, "-q"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_dry_run_is_said(pretend: Callable[..., Fake], capsys: pytest.CaptureFixture[str]) -> None:
+    """The stage is told, and so is the user."""
+    fake = pretend(summary(counts=None))
+
+    assert main([*CAMS, "--dry-run"]) == 0
+    assert fake.positional[4].dry_run
+    assert "dry run, nothing written" in capsys.readouterr().err
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """Both go to stdout and end with 0; so does no argument at all."""
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == "wsss 0.1.0\n"
+    for typed in ([], ["--help"], ["cams", "--help"]):
+        assert main(typed) == 0
+        assert "Usage" in capsys.readouterr().out
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+import wsss_cli.stages
+from wsss_cli.cli import main
+from wsss_cli.summary import Summary
+class stage:
+    @staticmethod
+    def run(*a, **k):
+        return Summary("cams", Path("cams"), figures={"long": list(range(20000))})
+wsss_cli.stages.cams = stage
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def start(*typed: str, **streams: Any) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", PROGRAM, *typed], stderr=subprocess.PIPE, **streams)
+
+
+@pytest.mark.parametrize("typed", [[*CAMS, "--json"], ["--help"], ["cams", "--help"], ["--version"]])
+def test_reader_that_goes_away(typed: list[str]) -> None:
+    """`| head -1`: exit 141, and not a word."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    process = start(*typed, stdout=theirs)
+    os.close(theirs)
+
+    assert process.communicate(timeout=60)[1] == b""
+    assert process.returncode == 141
+
+
+def test_full_stdout_is_the_environment() -> None:
+    """A disk that is full behind stdout: exit 5 in one line."""
+    with Path("/dev/full").open("w") as full:
+        process = start(*CAMS, "--json", stdout=full)
+        err = process.communicate(timeout=60)[1].decode()
+
+    assert process.returncode == 5
+    assert err.startswith("wsss: error[E_ENVIRONMENT]: Cannot write to stdout: No space left on device.")
+    assert err.count("\n") == 1
+
+
+def test_stage_module_may_be_anything_with_run(pretend: Callable[..., Fake]) -> None:
+    """The command looks its stage up when it is called, so that importing the commands stays light."""
+    pretend(summary(counts=SimpleNamespace(total=1, done=1, failed=0, skipped=0)))
+
+    assert main(CAMS) == 0

@@ -1,0 +1,93 @@
+"""Options and configuration agree: every field of a configuration has one option, with the same default."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from wsss_cli import cli, config
+
+CONFIGS = {
+    "train-cls": config.TrainClsConfig,
+    "cams": config.CamsConfig,
+    "crf": config.CrfConfig,
+    "pseudo-labels": config.PseudoLabelsConfig,
+    "train-seg": config.TrainSegConfig,
+    "predict": config.PredictConfig,
+    "eval": config.EvalConfig,
+}
+COMMANDS = cli.build().commands
+
+
+def default(command: Callable[..., None], name: str) -> Any:
+    value = inspect.signature(command).parameters[name].default
+    return tuple(value) if isinstance(value, list) else value
+
+
+def options(command: str) -> dict[str, Any]:
+    return {option.name: option for option in COMMANDS[command].params if option.param_type_name == "option"}
+
+
+def test_every_stage_command_has_a_configuration() -> None:
+    """No command is forgotten here."""
+    assert set(CONFIGS) | {"run"} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", CONFIGS)
+@pytest.mark.parametrize("of", ["stage", "execution"])
+def test_every_field_has_one_option_with_the_same_default(command: str, of: str) -> None:
+    """What the dataclass says is what a user gets who types nothing."""
+    kind = CONFIGS[command] if of == "stage" else config.Execution
+    fields = {field.name: field.default for field in dataclasses.fields(kind)}
+
+    assert set(fields) <= set(options(command))
+    assert {name: default(cli.COMMANDS[command], name) for name in fields} == fields
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_flags_are_unique_and_explained(command: str) -> None:
+    """No flag means two things, every option has a help text, and none is read as rich's markup."""
+    flags = [flag for option in options(command).values() for flag in (*option.opts, *option.secondary_opts)]
+    helps = {name: option.help or "" for name, option in options(command).items()}
+
+    assert len(flags) == len(set(flags))
+    assert [name for name, text in helps.items() if not text.endswith(".") or "[" in text] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_has_its_variable(command: str) -> None:
+    """--batch-size is WSSS_BATCH_SIZE, in every command the same."""
+    expected = {
+        name: "WSSS_" + option.opts[0].removeprefix("--").replace("-", "_").upper()
+        for name, option in options(command).items()
+    }
+
+    assert {name: option.envvar for name, option in options(command).items()} == expected
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_common_options_are_everywhere(command: str) -> None:
+    """The options that mean the same everywhere exist everywhere, under the same flags."""
+    common = {"out", "overwrite", "device", "workers", "dry_run", "as_json", "quiet", "verbose"}
+    common |= {"max_failures", "allow_failed", "listing", "limit"}
+
+    assert common <= set(options(command))
+    assert options(command)["out"].opts == ["--out", "-o"]
+    assert options(command)["quiet"].opts == ["--quiet", "-q"]
+    assert options(command)["verbose"].opts == ["--verbose", "-v"]
+
+
+@pytest.mark.parametrize("command", CONFIGS)
+def test_every_option_is_used(command: str) -> None:
+    """An option is a field of the configuration or of Execution, or one that this list knows."""
+    known = {"out", "as_json", "quiet", "verbose", "allow_failed", "listing", "limit"}
+    known |= {"labels", "label_format", "unlabelled", "classes", "val_listing", "weights", "truth", "help"}
+    fields = {
+        field.name for kind in (CONFIGS[command], config.Execution) for field in dataclasses.fields(kind)
+    }
+
+    assert set(options(command)) - fields <= known

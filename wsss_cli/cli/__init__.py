@@ -1,0 +1,153 @@
+"""The command `wsss`: commands in pipeline order, and the only place where an error becomes an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from wsss_cli import __version__
+from wsss_cli.cli import cams, console, crf, eval, predict, pseudo_labels, run, train_cls, train_seg  # noqa: A004
+from wsss_cli.errors import EnvironmentProblemError, UsageError, WsssError
+
+BUG = 1
+READER_GONE = 141
+INTERRUPTED = 130
+EPILOG = "Every option has a variable: --batch-size is WSSS_BATCH_SIZE. The command line wins over it."
+
+app = typer.Typer(name="wsss", no_args_is_help=False, pretty_exceptions_enable=False, epilog=EPILOG)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "train-cls": train_cls.train_cls,
+    "cams": cams.cams,
+    "crf": crf.crf,
+    "pseudo-labels": pseudo_labels.pseudo_labels,
+    "train-seg": train_seg.train_seg,
+    "predict": predict.predict,
+    "eval": eval.evaluate,
+    "run": run.run,
+}
+for _name, _command in COMMANDS.items():
+    app.command(_name, epilog=EPILOG)(_command)
+
+# Typer hands on the exceptions of its Click without naming them: BadParameter's parent is every usage error.
+_TyperUsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+
+class Terminated(BaseException):
+    """SIGTERM or SIGHUP arrived; a BaseException, so that nothing takes it for a failed item."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
+@app.callback(invoke_without_command=True)
+def wsss(
+    ctx: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    """Image-level tags in, segmentation masks out: one command for each stage, or all of them with 'run'."""
+    if version:
+        typer.echo(f"wsss {__version__}")
+    elif ctx.invoked_subcommand is None:
+        typer.echo(ctx.get_help())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    with _clean_stop():
+        try:
+            code = _outcome(list(sys.argv[1:] if argv is None else argv))
+            sys.stdout.flush()
+        except BrokenPipeError:
+            code = READER_GONE
+    if code == READER_GONE:
+        _forget_reader()
+    return code
+
+
+def build() -> Any:
+    """The Click command behind `app`, each option with its `WSSS_*` variable."""
+    group = typer.main.get_command(app)
+    for command in group.commands.values():  # type: ignore[attr-defined]
+        for parameter in command.params:
+            if parameter.param_type_name == "option":
+                parameter.envvar = "WSSS_" + parameter.opts[0].lstrip("-").replace("-", "_").upper()
+                parameter.show_envvar = False
+    return group
+
+
+def _outcome(arguments: list[str]) -> int:
+    try:
+        code = build().main(arguments, prog_name="wsss", standalone_mode=False)
+    except SystemExit as stop:  # rich and Typer end so when the reader of their text is gone
+        return READER_GONE if isinstance(stop.__context__, BrokenPipeError) else _as_code(stop.code)
+    except WsssError as error:
+        return _report(error)
+    except _TyperUsageError as error:
+        return _report(UsageError(_sentence(error)))
+    except MemoryError:
+        return _report(
+            EnvironmentProblemError("Out of memory. Try a smaller --batch-size or less --workers.")
+        )
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    except Terminated as stop:
+        return stop.exit_code
+    except BrokenPipeError:
+        raise
+    except Exception:
+        console.write_line(traceback.format_exc().rstrip())
+        return BUG
+    return _as_code(code)
+
+
+def _report(error: WsssError) -> int:
+    console.write_error(error.code, str(error))
+    return error.exit_code
+
+
+def _sentence(error: Exception) -> str:
+    ctx = getattr(error, "ctx", None)
+    path = ctx.command_path if ctx is not None else "wsss"
+    message: str = error.format_message()  # type: ignore[attr-defined]
+    end = "" if message.endswith(("?", ".")) else "."
+    return f"{message}{end} '{path} --help' lists what it takes."
+
+
+def _as_code(code: object) -> int:
+    return code if isinstance(code, int) else 0 if code is None else BUG
+
+
+@contextmanager
+def _clean_stop() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into an exception, so that every `with` on the way is left in order."""
+
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a handler
+        raise Terminated(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _forget_reader() -> None:
+    """Point stdout and stderr away from the closed pipe: the interpreter flushes them once more."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)

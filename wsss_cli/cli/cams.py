@@ -1,0 +1,81 @@
+"""`wsss cams`: options in, one stage call, summary out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsss_cli.cli import options as shared
+from wsss_cli.cli.job import Job
+from wsss_cli.config import CamsConfig, Execution
+
+DEFAULT = CamsConfig()
+SCALES = list(DEFAULT.scales)
+SETTINGS = list(DEFAULT.options)
+
+
+def cams(
+    ctx: typer.Context,
+    checkpoint: shared.Checkpoint,
+    images: shared.Images,
+    labels: shared.OptionalLabels = None,
+    label_format: shared.LabelFormat = "auto",
+    unlabelled: shared.Unlabelled = "error",
+    listing: shared.Listing = None,
+    limit: shared.Limit = None,
+    classes: shared.Classes = None,
+    method: Annotated[
+        str, typer.Option(help="How maps are refined; default: the checkpoint's own method.")
+    ] = DEFAULT.method,
+    preset: shared.Preset = DEFAULT.preset,
+    scales: Annotated[
+        list[float],
+        typer.Option(
+            "--scale", metavar="FACTOR", help="A size at which images are looked at; may be repeated."
+        ),
+    ] = SCALES,
+    flip: Annotated[bool, typer.Option(help="Also look at the mirrored image.")] = DEFAULT.flip,
+    stride: Annotated[int, typer.Option(help="Pixels between two stored values of a map.")] = DEFAULT.stride,
+    max_side: Annotated[
+        int, typer.Option(help="Longest side looked at, in pixels; 0: the image's own.")
+    ] = DEFAULT.max_side,
+    tag_threshold: Annotated[
+        float, typer.Option(help="Without --labels: the probability from which a class counts as present.")
+    ] = DEFAULT.tag_threshold,
+    precision: shared.Precision = DEFAULT.precision,
+    options: shared.Settings = SETTINGS,
+    out: shared.Out = Path("cams"),
+    overwrite: shared.Overwrite = Execution.overwrite,
+    dry_run: shared.DryRun = Execution.dry_run,
+    as_json: shared.AsJson = False,
+    quiet: shared.Quiet = False,
+    verbose: shared.Verbose = False,
+    device: shared.Device = Execution.device,
+    workers: shared.Workers = Execution.workers,
+    max_failures: shared.MaxFailures = Execution.max_failures,
+    allow_failed: shared.AllowFailed = "",
+) -> None:
+    """Localise: one file of class maps an image."""
+    job = Job(ctx, locals())
+    config = job.config(CamsConfig)
+    from wsss_cli.stages import cams as stage
+
+    with job.console as reporter:
+        summary = stage.run(
+            checkpoint,
+            images,
+            out,
+            config,
+            job.execution,
+            reporter,
+            labels=labels,
+            label_format=label_format,
+            unlabelled=unlabelled,
+            listing=listing,
+            limit=limit,
+            classes=job.classes,
+            given=job.given(CamsConfig),
+        )
+    job.finish(summary)

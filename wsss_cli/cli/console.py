@@ -1,0 +1,181 @@
+"""Progress, remarks and the summary table: the only place that prints.
+
+stdout is data, stderr is talk. Text from outside goes through `text.show` and never through rich's markup.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from wsss_cli.cli.progress import Bar, Display, Lines, Nothing, number
+from wsss_cli.errors import EnvironmentProblemError
+from wsss_cli.text import show
+
+if TYPE_CHECKING:
+    from wsss_cli.summary import Summary
+
+FAILURES_SHOWN = 5
+
+
+class Console:
+    """Implements `reporter.Reporter`; as a context manager it leaves the terminal as it found it."""
+
+    def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
+        self._quiet = quiet
+        self._verbose = verbose
+        self._terminal = is_terminal()
+        self._display: Display = (
+            Nothing() if quiet else Bar(write_line) if self._terminal else Lines(write_line)
+        )
+
+    def __enter__(self) -> Console:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._display.close()
+
+    def start(self, what: str, total: int) -> None:
+        """Begin counting `total` items of `what`."""
+        self._display.start(show(what), total)
+
+    def advance(self, count: int = 1, **figures: float) -> None:
+        """`count` more are done."""
+        self._display.advance(count, figures)
+
+    def note(self, text: str) -> None:
+        """One line on stderr."""
+        self._display.say(show(text))
+
+    def show_summary(self, summary: Summary, *, dry_run: bool = False) -> None:
+        """The result of one stage as a table on a terminal, else as plain lines."""
+        if not self._quiet:
+            title = f"{summary.stage} (dry run, nothing written)" if dry_run else summary.stage
+            table = rows(summary)
+            if self._terminal:
+                _write_table(title, table)
+            else:
+                write_lines([show(title), *(f"  {show(name)}: {show(value)}" for name, value in table)])
+        self._show_failures(summary)
+
+    def write_json(self, summary: Summary) -> None:
+        """The summary as one JSON object on stdout."""
+        try:
+            sys.stdout.write(json.dumps(as_json(summary), allow_nan=False) + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise EnvironmentProblemError(
+                f"Cannot write to stdout: {error.strerror}. The results themselves are in {summary.out}."
+            ) from error
+
+    def show_failed(self, failed: int, total: int, out: Path) -> None:
+        """The line that explains exit 3."""
+        write_error(
+            "E_ITEM",
+            f"{failed} of {total} items failed; {out} names them. "
+            f"Mend them and run the same command again, or pass --allow-failed {failed}.",
+        )
+
+    def _show_failures(self, summary: Summary) -> None:
+        shown = len(summary.failures) if self._verbose else FAILURES_SHOWN
+        lines = [f"  failed {show(id_)}: {show(why)}" for id_, why in summary.failures.items()]
+        if lines[shown:]:
+            lines[shown:] = [f"  ... and {len(lines) - shown} more (--verbose names them)"]
+        write_lines(lines)
+
+
+def _write_table(title: str, table: list[tuple[str, str]]) -> None:
+    from rich.console import Console as RichConsole
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(title=Text(show(title)), title_justify="left", show_header=False)
+    for name, value in table:
+        drawn.add_row(Text(show(name)), Text(show(value)))
+    RichConsole(stderr=True).print(drawn)
+
+
+def rows(summary: Summary) -> list[tuple[str, str]]:
+    """Name and value of each line of the summary table; deeply nested figures are left to `--json`."""
+    table = [("folder", str(summary.out))]
+    if summary.counts is not None:
+        counts = summary.counts
+        table.append(("items", f"{counts.done} done, {counts.skipped} already there, {counts.failed} failed"))
+    for name, value in summary.figures.items():
+        inner = value if isinstance(value, Mapping) else {"": value}
+        table += [
+            (f"{name}.{key}".rstrip("."), _cell(item))
+            for key, item in inner.items()
+            if not isinstance(item, Mapping)
+        ]
+    return table
+
+
+def _cell(value: Any) -> str:
+    plain = _plain(value)
+    if plain is None:
+        return "-"
+    if isinstance(plain, list):
+        return ", ".join(_cell(item) for item in plain)
+    return number(plain) if isinstance(plain, float) else str(plain)
+
+
+def as_json(summary: Summary) -> dict[str, Any]:
+    """Stage, folder, counts and failures, and beside them the figures under their own names."""
+    counts = summary.counts
+    head: dict[str, Any] = {
+        "stage": summary.stage,
+        "out": str(summary.out),
+        "counts": None
+        if counts is None
+        else {"total": counts.total, "done": counts.done, "failed": counts.failed, "skipped": counts.skipped},
+        "failures": dict(summary.failures),
+    }
+    return {**{str(name): _plain(value) for name, value in summary.figures.items()}, **head}
+
+
+def _plain(value: Any) -> Any:
+    """JSON's own types; what is undefined or infinite becomes null."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, bool | int | str) or value is None:
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if hasattr(value, "tolist"):  # a number or an array of numpy or torch, whose names are not known here
+        return _plain(value.tolist())
+    return str(value)
+
+
+def is_terminal() -> bool:
+    """Whether stderr is a terminal that can draw."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def write_error(code: str, message: str) -> None:
+    """The one line of an error."""
+    write_line(f"wsss: error[{code}]: {show(message)}")
+
+
+def write_line(text: str) -> None:
+    """One plain line on stderr."""
+    write_lines([text])
+
+
+def write_lines(lines: list[str]) -> None:
+    """Plain lines on stderr."""
+    if lines:
+        sys.stderr.write("\n".join(lines) + "\n")
+        sys.stderr.flush()

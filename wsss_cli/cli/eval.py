@@ -1,0 +1,69 @@
+"""`wsss eval`: options in, one stage call, summary out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsss_cli.cli import options as shared
+from wsss_cli.cli.job import Job
+from wsss_cli.config import EvalConfig, Execution
+
+DEFAULT = EvalConfig()
+
+
+def evaluate(
+    ctx: typer.Context,
+    predictions: Annotated[
+        Path, typer.Argument(metavar="PREDICTIONS", help="Folder of masks, predictions or maps.")
+    ],
+    truth: Annotated[Path, typer.Option(help="Folder of true masks.")],
+    listing: shared.Listing = None,
+    limit: shared.Limit = None,
+    missing: Annotated[
+        str, typer.Option(help="A truth without prediction: error, skip, or background in its place.")
+    ] = DEFAULT.missing,
+    resize: Annotated[
+        bool,
+        typer.Option("--resize", help="Bring predictions to the size of the truth instead of refusing them."),
+    ] = DEFAULT.resize,
+    ignore_uncertain: Annotated[
+        bool,
+        typer.Option(
+            "--ignore-uncertain",
+            help="Leave out pixels predicted as 'do not know' instead of counting them as wrong.",
+        ),
+    ] = DEFAULT.ignore_uncertain,
+    threshold: Annotated[
+        str, typer.Option(help="Of maps: sweep, or a number between 0 and 1.")
+    ] = DEFAULT.threshold,
+    out: shared.Out = Path("eval"),
+    overwrite: shared.Overwrite = Execution.overwrite,
+    dry_run: shared.DryRun = Execution.dry_run,
+    as_json: shared.AsJson = False,
+    quiet: shared.Quiet = False,
+    verbose: shared.Verbose = False,
+    device: shared.Device = Execution.device,
+    workers: shared.Workers = Execution.workers,
+    max_failures: shared.MaxFailures = Execution.max_failures,
+    allow_failed: shared.AllowFailed = "",
+) -> None:
+    """Score masks, predictions or maps against the truth."""
+    job = Job(ctx, locals())
+    config = job.config(EvalConfig)
+    from wsss_cli.stages import eval as stage
+
+    with job.console as reporter:
+        summary = stage.run(
+            predictions,
+            truth,
+            out,
+            config,
+            job.execution,
+            reporter,
+            listing=listing,
+            limit=limit,
+        )
+    job.finish(summary)

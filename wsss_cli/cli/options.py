@@ -1,0 +1,57 @@
+"""Options that mean the same in every command."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+_input: Any = partial(typer.Option, rich_help_panel="Input")
+_output: Any = partial(typer.Option, rich_help_panel="Output")
+_running: Any = partial(typer.Option, rich_help_panel="Running")
+_LABELS = "Image-level labels: a CSV table or a folder with one folder for each class."
+
+Images = Annotated[Path, typer.Argument(metavar="IMAGES", help="Folder of images, searched recursively.")]
+Checkpoint = Annotated[Path, typer.Argument(metavar="CKPT", help="A ckpt.pt written by a training command.")]
+
+Labels = Annotated[Path, _input("--labels", help=_LABELS)]
+OptionalLabels = Annotated[Path | None, _input("--labels", help=_LABELS)]
+LabelFormat = Annotated[str, _input("--label-format", help="How to read --labels; auto looks at the file.")]
+Unlabelled = Annotated[str, _input("--unlabelled", help="Images without labels: error, skip or background.")]
+Listing = Annotated[
+    Path | None, _input("--list", metavar="FILE|-", help="Only the image ids in this file, one a line.")
+]
+ValListing = Annotated[
+    Path | None, _input("--val-list", metavar="FILE", help="Image ids held out to validate on.")
+]
+Limit = Annotated[int | None, _input("--limit", min=1, help="Only the first N images.")]
+Classes = Annotated[
+    str | None, _input("--classes", metavar="A,B,C", help="Which classes, in which order; default: all.")
+]
+
+Out = Annotated[Path, _output("--out", "-o", help="Folder to write to.")]
+Overwrite = Annotated[bool, _output("--overwrite", help="Redo what is already in the folder.")]
+DryRun = Annotated[
+    bool, _output("--dry-run", help="Check the input, show the resolved values and the work; write nothing.")
+]
+AsJson = Annotated[bool, _output("--json", help="Print one JSON object on stdout at the end.")]
+Quiet = Annotated[bool, _output("--quiet", "-q", help="Print errors only.")]
+Verbose = Annotated[bool, _output("--verbose", "-v", help="Name every failed item.")]
+
+Device = Annotated[str, _running("--device", help="auto, cpu, cuda or cuda:N.")]
+Workers = Annotated[int, _running("--workers", min=0, help="Worker processes; 0: one for each core.")]
+Precision = Annotated[str, _running("--precision", help="auto, fp32, bf16 or fp16.")]
+MaxFailures = Annotated[
+    str, _running("--max-failures", metavar="N|P%", help="Stop early once more items than this failed.")
+]
+AllowFailed = Annotated[
+    str, _running("--allow-failed", metavar="N|P%", help="End with 0 when no more items than this failed.")
+]
+
+Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+Preset = Annotated[str, typer.Option("--preset", help="A named set of defaults; what is typed still wins.")]
+Settings = Annotated[
+    list[str], typer.Option("--set", metavar="NAME=VALUE", help="A constant of the method; may be repeated.")
+]

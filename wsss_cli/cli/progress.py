@@ -1,0 +1,140 @@
+"""How far a stage has come: a bar on a terminal, a line now and then in a log, nothing when quiet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+SECONDS_BETWEEN_LINES = 30.0
+
+
+class Display(Protocol):
+    """One way of showing progress."""
+
+    def start(self, what: str, total: int) -> None: ...
+    def advance(self, count: int, figures: Mapping[str, float]) -> None: ...
+    def say(self, text: str) -> None: ...
+    def close(self) -> None: ...
+
+
+class Nothing:
+    """`--quiet`."""
+
+    def start(self, what: str, total: int) -> None: ...
+    def advance(self, count: int, figures: Mapping[str, float]) -> None: ...
+    def say(self, text: str) -> None: ...
+    def close(self) -> None: ...
+
+
+class Lines:
+    """One plain line every 30 seconds and one at the end, for logs."""
+
+    def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._write = write
+        self._clock = clock
+        self._what = ""
+        self._total = self._done = self._written = 0
+        self._begun = self._last = 0.0
+        self._figures: dict[str, float] = {}
+
+    def start(self, what: str, total: int) -> None:
+        self.close()
+        self._what, self._total = what, total
+        self._done = self._written = 0
+        self._begun = self._last = self._clock()
+        self._figures = {}
+
+    def advance(self, count: int, figures: Mapping[str, float]) -> None:
+        self._done += count
+        self._figures = {**self._figures, **figures}
+        if self._clock() - self._last >= SECONDS_BETWEEN_LINES:
+            self._tell()
+
+    def say(self, text: str) -> None:
+        self._write(text)
+
+    def close(self) -> None:
+        if self._done > self._written:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._last, self._written = self._clock(), self._done
+        speed = self._done / max(self._last - self._begun, 1e-3)
+        left = max(self._total - self._done, 0) / speed
+        eta = timedelta(seconds=round(left))
+        parts = [self._what, f"{self._done}/{self._total}", rate(speed), f"eta {eta}", named(self._figures)]
+        self._write(" ".join(part for part in parts if part))
+
+
+class Bar:
+    """A progress bar with rate and time left, for terminals."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    def start(self, what: str, total: int) -> None:
+        self.close()
+        self._progress = _rich_progress()
+        self._progress.start()
+        self._task = self._progress.add_task(what, total=total, figures="")
+
+    def advance(self, count: int, figures: Mapping[str, float]) -> None:
+        if self._progress is None or self._task is None:
+            return
+        self._progress.advance(self._task, count)
+        if figures:
+            self._progress.update(self._task, figures=named(figures))
+
+    def say(self, text: str) -> None:
+        if self._progress is None:
+            self._write(text)
+        else:
+            self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+        self._progress = self._task = None
+
+
+def _rich_progress() -> Progress:
+    from rich import progress
+    from rich.console import Console as RichConsole
+    from rich.text import Text
+
+    class Rate(progress.ProgressColumn):
+        def render(self, task: progress.Task) -> Text:
+            return Text(rate(task.finished_speed or task.speed or 0.0))
+
+    return progress.Progress(
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        Rate(),
+        progress.TimeRemainingColumn(elapsed_when_finished=True),
+        progress.TextColumn("{task.fields[figures]}", markup=False),
+        console=RichConsole(stderr=True),
+        redirect_stdout=False,
+    )
+
+
+def number(value: float) -> str:
+    """Four significant digits, but never fewer than the whole part has."""
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+
+
+def named(figures: Mapping[str, float]) -> str:
+    """Names and numbers in one line."""
+    return " ".join(f"{name} {number(value)}" for name, value in figures.items())
+
+
+def rate(speed: float) -> str:
+    """Items a second, or seconds an item when it is slow."""
+    return f"{speed:.1f} it/s" if speed >= 1 or speed <= 0 else f"{1 / speed:.1f} s/it"

@@ -1,0 +1,57 @@
+"""`wsss pseudo-labels`: options in, one stage call, summary out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsss_cli.cli import options as shared
+from wsss_cli.cli.job import Job
+from wsss_cli.config import Execution, PseudoLabelsConfig
+
+DEFAULT = PseudoLabelsConfig()
+
+
+def pseudo_labels(
+    ctx: typer.Context,
+    maps: Annotated[
+        Path, typer.Argument(metavar="CAMS_OR_CRF", help="Folder made by 'wsss cams' or 'wsss crf'.")
+    ],
+    listing: shared.Listing = None,
+    limit: shared.Limit = None,
+    threshold: Annotated[
+        str,
+        typer.Option(help="Map value from which a pixel is foreground: auto, or a number between 0 and 1."),
+    ] = DEFAULT.threshold,
+    ignore_band: Annotated[
+        float, typer.Option(help="Width of the band around the threshold that becomes 'do not know'.")
+    ] = DEFAULT.ignore_band,
+    out: shared.Out = Path("pseudo-labels"),
+    overwrite: shared.Overwrite = Execution.overwrite,
+    dry_run: shared.DryRun = Execution.dry_run,
+    as_json: shared.AsJson = False,
+    quiet: shared.Quiet = False,
+    verbose: shared.Verbose = False,
+    device: shared.Device = Execution.device,
+    workers: shared.Workers = Execution.workers,
+    max_failures: shared.MaxFailures = Execution.max_failures,
+    allow_failed: shared.AllowFailed = "",
+) -> None:
+    """Turn maps into masks with an ignore band."""
+    job = Job(ctx, locals())
+    config = job.config(PseudoLabelsConfig)
+    from wsss_cli.stages import pseudo_labels as stage
+
+    with job.console as reporter:
+        summary = stage.run(
+            maps,
+            out,
+            config,
+            job.execution,
+            reporter,
+            listing=listing,
+            limit=limit,
+        )
+    job.finish(summary)

@@ -1,0 +1,95 @@
+"""`wsss train-cls`: options in, one stage call, summary out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wsss_cli.cli import options as shared
+from wsss_cli.cli.job import Job
+from wsss_cli.config import Execution, TrainClsConfig
+
+DEFAULT = TrainClsConfig()
+SETTINGS = list(DEFAULT.options)
+
+
+def train_cls(
+    ctx: typer.Context,
+    images: shared.Images,
+    labels: shared.Labels,
+    label_format: shared.LabelFormat = "auto",
+    unlabelled: shared.Unlabelled = "error",
+    listing: shared.Listing = None,
+    val_listing: shared.ValListing = None,
+    limit: shared.Limit = None,
+    classes: shared.Classes = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Backbone weights: safetensors, or a pickle opened weights-only.")
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="How the classifier is made to say where: cam, mct, aream, ...")
+    ] = DEFAULT.method,
+    preset: shared.Preset = DEFAULT.preset,
+    backbone: Annotated[
+        str, typer.Option(help="tiny, or the name of a timm network; auto: the method's own.")
+    ] = DEFAULT.backbone,
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Let timm download the backbone's weights.")
+    ] = DEFAULT.pretrained,
+    epochs: Annotated[int, typer.Option(help="Passes over the images.")] = DEFAULT.epochs,
+    batch_size: Annotated[int, typer.Option(help="Images in one step.")] = DEFAULT.batch_size,
+    lr: Annotated[float, typer.Option(help="Learning rate.")] = DEFAULT.lr,
+    weight_decay: Annotated[float, typer.Option(help="Weight decay.")] = DEFAULT.weight_decay,
+    warmup_epochs: Annotated[
+        float, typer.Option(help="Epochs in which the learning rate rises.")
+    ] = DEFAULT.warmup_epochs,
+    schedule: Annotated[str, typer.Option(help="How the learning rate falls.")] = DEFAULT.schedule,
+    drop_path: Annotated[
+        float, typer.Option(help="Share of residual branches left out.")
+    ] = DEFAULT.drop_path,
+    image_size: Annotated[
+        int, typer.Option(help="Side of the square trained on, in pixels.")
+    ] = DEFAULT.image_size,
+    augment: Annotated[str, typer.Option(help="How images are varied.")] = DEFAULT.augment,
+    normalisation: Annotated[
+        str, typer.Option(help="Mean and deviation of the input; auto: the backbone's own.")
+    ] = DEFAULT.normalisation,
+    seed: shared.Seed = DEFAULT.seed,
+    precision: shared.Precision = DEFAULT.precision,
+    options: shared.Settings = SETTINGS,
+    out: shared.Out = Path("cls"),
+    overwrite: shared.Overwrite = Execution.overwrite,
+    dry_run: shared.DryRun = Execution.dry_run,
+    as_json: shared.AsJson = False,
+    quiet: shared.Quiet = False,
+    verbose: shared.Verbose = False,
+    device: shared.Device = Execution.device,
+    workers: shared.Workers = Execution.workers,
+    max_failures: shared.MaxFailures = Execution.max_failures,
+    allow_failed: shared.AllowFailed = "",
+) -> None:
+    """Train the classifier that can say where."""
+    job = Job(ctx, locals())
+    config = job.config(TrainClsConfig)
+    from wsss_cli.stages import train_cls as stage
+
+    with job.console as reporter:
+        summary = stage.run(
+            images,
+            labels,
+            out,
+            config,
+            job.execution,
+            reporter,
+            label_format=label_format,
+            unlabelled=unlabelled,
+            listing=listing,
+            val_listing=val_listing,
+            limit=limit,
+            classes=job.classes,
+            weights=weights,
+            given=job.given(TrainClsConfig),
+        )
+    job.finish(summary)
