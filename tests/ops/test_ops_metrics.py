@@ -163,3 +163,27 @@ def test_sweep_agrees_with_the_official_evaluator(path: Path) -> None:
         ]
         curve = metrics.sweep_curve(sweeps, int(golden["eval_num_cls"]), len(thresholds))
         np.testing.assert_allclose(curve, golden["eval_miou"], rtol=0, atol=1e-9)
+
+
+def test_average_precision_by_hand() -> None:
+    """Positives at ranks 1 and 3 give (1/1 + 2/3) / 2; a class without positives has none."""
+    scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3]])
+    targets = np.array([[1, 0], [0, 0], [1, 0]])
+    precision = metrics.average_precision(scores, targets)
+    assert precision[0] == pytest.approx((1 + 2 / 3) / 2)
+    assert np.isnan(precision[1])
+
+
+def test_average_precision_of_equal_scores_does_not_depend_on_their_order() -> None:
+    """A constant score is worth the share of positives, whichever image comes first."""
+    scores = np.zeros((4, 2))
+    targets = np.array([[1, 0], [0, 0], [0, 0], [0, 1]])
+    np.testing.assert_allclose(metrics.average_precision(scores, targets), [0.25, 0.25])
+
+
+def test_nearest_repeats_and_drops_pixels() -> None:
+    """Enlarging repeats pixels and shrinking drops them; no id appears that was not there."""
+    small = mask([1, 255], [7, 0])
+    large = metrics.nearest(small, (4, 4))
+    assert large.tolist() == [[1, 1, 255, 255]] * 2 + [[7, 7, 0, 0]] * 2
+    np.testing.assert_array_equal(metrics.nearest(large, (2, 2)), small)

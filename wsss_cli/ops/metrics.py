@@ -155,3 +155,28 @@ def sweep_curve(sweeps: Sequence[SweepCounts], classes: int, thresholds: int) ->
         return np.full(thresholds, np.nan)
     union = truth[:, None] + predicted - hits
     return np.asarray(100.0 * (hits[present] / union[present]).mean(axis=0))
+
+
+def average_precision(scores: NDArray[np.floating], targets: NDArray[np.floating]) -> Float64:
+    """Scores and 0/1 targets (N, C) -> average precision per class (C,) in [0,1]; NaN where no target is 1.
+
+    The mean over the positives of the precision at their rank; equal scores share the rank of the last of
+    them.
+    """
+    result = np.full(scores.shape[1], np.nan)
+    for column in range(scores.shape[1]):
+        order = np.argsort(-scores[:, column], kind="stable")
+        ranked, hits = scores[order, column], targets[order, column] > 0
+        if not hits.any():
+            continue
+        last = np.searchsorted(-ranked, -ranked, side="right") - 1  # of the images with an equal score
+        precision = hits.cumsum()[last] / (last + 1)
+        result[column] = precision[hits].mean()
+    return result
+
+
+def nearest(mask: NDArray[np.unsignedinteger], size: tuple[int, int]) -> NDArray[np.unsignedinteger]:
+    """Mask (h,w) -> (H,W) by the nearest pixel centre; invents no ids."""
+    rows = ((np.arange(size[0]) + 0.5) * mask.shape[0] / size[0]).astype(np.intp)
+    columns = ((np.arange(size[1]) + 0.5) * mask.shape[1] / size[1]).astype(np.intp)
+    return np.asarray(mask[rows[:, None], columns], dtype=mask.dtype)

@@ -4,10 +4,13 @@ truth.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import cast
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Mask = NDArray[np.unsignedinteger]  # uint8, or uint16 where ids do not fit
+Mask = NDArray[np.uint8] | NDArray[np.uint16]
 
 BINS = 1000  # of the pooled histogram; a threshold is found to 0.001
 
@@ -39,7 +42,7 @@ def marginal_mask(maps: NDArray[np.float32], ids: ArrayLike, band: float, *, ign
     if not len(names):
         return np.zeros(maps.shape[1:], names.dtype)
     every = np.concatenate([np.clip(1.0 - maps.sum(axis=0, keepdims=True), 0.0, 1.0), maps])
-    mask: Mask = np.concatenate([np.zeros(1, names.dtype), names])[every.argmax(axis=0)]
+    mask = cast(Mask, np.concatenate([np.zeros(1, names.dtype), names])[every.argmax(axis=0)])
     if band > 0:
         second, first = np.partition(every, -2, axis=0)[-2:]
         mask[first - second < band] = ignore
@@ -48,7 +51,7 @@ def marginal_mask(maps: NDArray[np.float32], ids: ArrayLike, band: float, *, ign
 
 def _mask_ids(ids: ArrayLike, ignore: int) -> Mask:
     wide = np.uint8 if ignore <= 255 else np.uint16
-    return np.asarray(np.asarray(ids, dtype=np.int64).reshape(-1) + 1, dtype=wide)
+    return cast(Mask, np.asarray(np.asarray(ids, dtype=np.int64).reshape(-1) + 1, dtype=wide))
 
 
 def strength_histogram(maps: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -75,3 +78,11 @@ def otsu(histogram: NDArray[np.int64]) -> float:
     between = below[split] * above[split] * (high - low) ** 2
     edges = (np.arange(BINS) + 1.0) / BINS
     return float(edges[split][int(between.argmax())])
+
+
+def automatic_threshold(every: Iterable[NDArray[np.float32]]) -> float:
+    """The maps (K,h,w) of all images -> one threshold without truth: Otsu's on their pooled strongest values."""
+    histogram = np.zeros(BINS, np.int64)
+    for maps in every:
+        histogram += strength_histogram(maps)
+    return otsu(histogram)
