@@ -1,0 +1,214 @@
+"""A worker that dies costs its item and nothing else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wsss_cli.errors import EnvironmentProblemError, ItemError, UsageError
+from wsss_cli.runtime import executor
+from wsss_cli.runtime.executor import WorkerBugError, run_isolated
+
+HERE = Path(__file__).parent
+OBEY = "tasks:obey"
+
+
+@pytest.fixture(autouse=True)
+def _tasks_are_importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(HERE))
+
+
+def run(values: list[str], **options: Any) -> dict[str, Any]:
+    items = [(f"{number}-{value}", value) for number, value in enumerate(values)]
+    return dict(run_isolated(OBEY, items, **{"workers": 2, "timeout": 30, **options}))
+
+
+def test_results_come_in_the_order_given() -> None:
+    """Later items that finish first wait for earlier ones."""
+    items = [(str(number), number) for number in range(20)]
+
+    assert list(run_isolated("tasks:slow_for_even", items, workers=2)) == items
+
+
+@pytest.mark.parametrize(
+    ("deed", "said"),
+    [
+        ("kill", "exit -9 (SIGKILL)"),
+        ("segfault", "exit -11 (SIGSEGV)"),
+        ("exit", "exit 3"),
+        ("systemexit", "exit 4"),
+    ],
+)
+def test_a_dead_worker_costs_one_item(deed: str, said: str) -> None:
+    """The item that killed its worker is named with the exit status; all others finish."""
+    result = run(["a", "b", deed, "c", "d", "e"])
+
+    error = result.pop(f"2-{deed}")
+    assert isinstance(error, ItemError)
+    assert error.reason == "worker-died"
+    assert said in str(error)
+    assert list(result.values()) == ["aa", "bb", "cc", "dd", "ee"]
+
+
+def test_an_item_error_is_the_item_s_result() -> None:
+    """ItemError keeps its reason and its sentence, and the worker goes on."""
+    result = run(["item", "a"], workers=1)
+
+    assert (result["0-item"].reason, str(result["0-item"])) == ("image-corrupt", "broken")
+    assert result["1-a"] == "aa"
+
+
+@pytest.mark.parametrize("deed", ["hang", "stubborn"])
+def test_a_hanging_worker_is_killed(deed: str) -> None:
+    """An item past its time is given up, even if its worker ignores SIGTERM."""
+    start = time.monotonic()
+    result = run(["a", deed, "b", "c"], timeout=1)
+
+    assert result[f"1-{deed}"].reason == "timeout"
+    assert [result["0-a"], result["2-b"], result["3-c"]] == ["aa", "bb", "cc"]
+    assert time.monotonic() - start < 10
+
+
+def test_too_little_memory_is_the_item_s_error() -> None:
+    """A MemoryError fails the item alone."""
+    result = run(["memory", "a"], memory_bytes=4 << 30)
+
+    assert result["0-memory"].reason == "out-of-memory"
+    assert result["1-a"] == "aa"
+
+
+@pytest.mark.parametrize("deed", ["bug", "unsendable"])
+def test_a_bug_ends_everything_with_the_worker_s_traceback(deed: str) -> None:
+    """Any other exception is no broken input: it is raised here, with where it came from."""
+    with pytest.raises(WorkerBugError, match="Traceback"):
+        run(["a", deed, "b"])
+
+
+def test_an_error_for_the_user_is_raised_as_it_is() -> None:
+    """Errors about more than one item keep their class, hence their exit code."""
+    with pytest.raises(UsageError, match="no such option"):
+        run(["usage"])
+
+
+def test_work_that_cannot_be_imported_is_a_bug() -> None:
+    """A wrong module name is reported, not waited for."""
+    with pytest.raises(WorkerBugError, match="no_such_module"):
+        list(run_isolated("no_such_module:work", [("a", 1)], workers=1))
+
+
+def test_deaths_in_a_row_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When every worker dies, the machine is at fault; a success in between starts the count again."""
+    monkeypatch.setattr(executor, "_MOST_DEATHS", 3)
+
+    assert len(run(["exit", "exit", "a", "exit", "exit"], workers=1)) == 5
+    with pytest.raises(EnvironmentProblemError, match="3 worker processes"):
+        run(["exit"] * 4, workers=1)
+
+
+def test_a_worker_killed_while_idle_costs_no_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An item given to a worker that has died meanwhile goes to another."""
+    monkeypatch.setattr(executor, "_LOOK_AHEAD", 1)  # an item is fetched only when the worker is idle
+    results = run_isolated(OBEY, _kill_children_between(["a", "b", "c"]), workers=1)
+
+    assert list(results) == [("a", "aa"), ("b", "bb"), ("c", "cc")]
+
+
+def _kill_children_between(values: list[str]) -> Iterator[tuple[str, str]]:
+    for value in values:
+        for child in _children(os.getpid()):
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.1)
+        yield value, value
+
+
+def _children(parent: int) -> list[int]:
+    text = Path(f"/proc/{parent}/task/{parent}/children").read_text()
+    return [int(word) for word in text.split()]
+
+
+def test_items_are_fetched_as_they_are_needed() -> None:
+    """An endless supply of items is no trouble: only a few are taken ahead."""
+    taken: list[int] = []
+
+    def supply() -> Iterator[tuple[str, str]]:
+        for number in range(1000):
+            taken.append(number)
+            yield str(number), "a"
+
+    results = run_isolated(OBEY, supply(), workers=2)
+    next(results)
+    results.close()  # type: ignore[attr-defined]
+
+    assert len(taken) <= 2 * executor._LOOK_AHEAD + 1
+
+
+def test_workers_are_gone_when_the_results_are_not_wanted() -> None:
+    """Leaving the loop early ends the processes."""
+    results = run_isolated(OBEY, [(str(n), "a") for n in range(9)], workers=2)
+    next(results)
+    assert _children(os.getpid())
+    results.close()  # type: ignore[attr-defined]
+
+    assert _children(os.getpid()) == []
+
+
+def test_workers_are_light_and_single_threaded() -> None:
+    """A worker imports what its work imports, and numerical libraries get one thread."""
+    assert run(["threads"])["0-threads"] == ("1", False, False)
+
+
+def test_what_a_worker_prints_is_not_on_stdout(capfd: pytest.CaptureFixture[str]) -> None:
+    """stdout is for data."""
+    run(["print"])
+
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "chatter\n")
+
+
+def test_large_results_and_no_items() -> None:
+    """A result larger than the pipe arrives whole; nothing to do is no work."""
+    assert len(run(["large"])["0-large"]) == 8 << 20
+    assert run([]) == {}
+
+
+PARENT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from wsss_cli.runtime.executor import run_isolated
+list(run_isolated("tasks:touch_for_ever", [(str(n), sys.argv[2]) for n in range(2)], workers=2))
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_no_orphan_outlives_its_parent(how: signal.Signals, tmp_path: Path) -> None:
+    """However the parent ends, no worker writes 2 seconds later."""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(HERE), str(tmp_path)], stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 20
+    while len(workers := [int(path.name) for path in tmp_path.iterdir()]) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    parent.send_signal(how)
+    parent.wait(20)
+    deadline = time.monotonic() + 2
+    while any(_alive(worker) for worker in workers) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+    assert [worker for worker in workers if _alive(worker)] == []
+
+
+def _alive(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
