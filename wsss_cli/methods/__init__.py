@@ -66,7 +66,9 @@ class Method(Protocol):
         """Every trainable parameter once."""
         ...
 
-    def begin_epoch(self, progress: Progress, calibration: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> None:
+    def begin_epoch(
+        self, progress: Progress, calibration: Callable[[], Iterable[tuple[Tensor, Tensor]]]
+    ) -> None:
         """Called before each epoch; `calibration()` yields batches of plain training images and targets."""
         ...
 

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from wsss_cli.errors import UsageError
 from wsss_cli.methods import ParamGroup, Progress
 from wsss_cli.nets.backbones.vit import ViT
-from wsss_cli.nets.classifiers import TokenClassifier
+from wsss_cli.nets.classifiers import Scores, TokenClassifier
 from wsss_cli.nets.trainable import token_groups
 from wsss_cli.ops.affinity import affinity_labels, affinity_loss, pixel_labels
 from wsss_cli.ops.attention import AttentionSum, LayerEntropies, last_layers, normalised_entropy
@@ -116,12 +116,15 @@ class Aream(nn.Module):
         self.options = options
         self.split = options.split or round(backbone.layers * 7 / 12)
         if not 0 < self.split < backbone.layers:
-            raise UsageError(f"split is {self.split}; with {backbone.layers} layers it must be 1 to {backbone.layers - 1}.")
+            raise UsageError(
+                f"split is {self.split}; with {backbone.layers} layers it must be 1 to {backbone.layers - 1}."
+            )
         self.register_buffer("entropies", torch.zeros(backbone.layers, dtype=torch.float64))
 
     def forward(self, images: Tensor) -> Tensor:
         """images (B, 3, H, W) -> logits (B, C) of the patch head, which tags better than the tokens on small data."""
-        return self.classifier(images).logits[1]
+        scores: Scores = self.classifier(images)
+        return scores.logits[1]
 
     def losses(self, images: Tensor, targets: Tensor, progress: Progress) -> dict[str, Tensor]:
         """Tag losses of both heads; after the warm-up also the weighted affinity loss of the deep layers."""
@@ -155,7 +158,9 @@ class Aream(nn.Module):
     def labels(self, images: Tensor, targets: Tensor, maps: Tensor | None = None) -> Tensor:
         """Pixel labels G (B, H, W) for a normalised batch; `maps` are the raw label maps of the batch, if known."""
         known = None if maps is None else {(1.0, False): maps}
-        seeds = multi_scale(self.label_maps, images, self.options.scales, True, self.classifier.backbone.stride, known)
+        seeds = multi_scale(
+            self.label_maps, images, self.options.scales, True, self.classifier.backbone.stride, known
+        )
         seeds = normalise(seeds) * targets[:, :, None, None]
         background = self.options.background_low, self.options.background_high
         return pixel_labels(seeds, targets, images, background, self.options.par_iterations)
@@ -177,9 +182,13 @@ class Aream(nn.Module):
 
     def param_groups(self) -> list[ParamGroup]:
         """Class tokens and head by their own factors."""
-        return [ParamGroup(*group) for group in token_groups(self, self.options.token_lr, self.options.head_lr)]
+        return [
+            ParamGroup(*group) for group in token_groups(self, self.options.token_lr, self.options.head_lr)
+        ]
 
-    def begin_epoch(self, progress: Progress, calibration: Callable[[], Iterable[tuple[Tensor, Tensor]]]) -> None:
+    def begin_epoch(
+        self, progress: Progress, calibration: Callable[[], Iterable[tuple[Tensor, Tensor]]]
+    ) -> None:
         """Measure the layer entropies once, when the warm-up ends."""
         if progress.epoch == self.options.cls_epochs and self.options.weights == "entropy":
             self.entropies.copy_(self.measure_entropies(calibration()))
@@ -209,13 +218,19 @@ class Aream(nn.Module):
 def build(backbone: ViT, classes: int, options: TrainOptions) -> Aream:
     """The network to train; a backbone without tokens is a `UsageError`."""
     if backbone.kind != "transformer":
-        raise UsageError("Method 'aream' needs a vision transformer. Choose a --backbone such as deit_tiny_patch16_224, or --method cam.")
+        raise UsageError(
+            "Method 'aream' needs a vision transformer. Choose a --backbone such as deit_tiny_patch16_224, or --method cam."
+        )
     return Aream(backbone, classes, options)
 
 
 def needs(method: Any) -> str | None:
     """The maps are refined by the attention between patches, which every transformer has."""
-    return None if method.classifier.backbone.kind == "transformer" else "a vision transformer, whose attention refines the maps"
+    return (
+        None
+        if method.classifier.backbone.kind == "transformer"
+        else "a vision transformer, whose attention refines the maps"
+    )
 
 
 def localiser(method: Any, options: CamsOptions) -> Localise:

@@ -18,7 +18,7 @@ from wsss_cli.errors import UsageError
 from wsss_cli.methods import ParamGroup, Progress
 from wsss_cli.nets.backbones.cnn import CNN
 from wsss_cli.nets.backbones.vit import ViT
-from wsss_cli.nets.classifiers import PatchClassifier
+from wsss_cli.nets.classifiers import PatchClassifier, Scores
 from wsss_cli.nets.trainable import grouped, is_flat
 from wsss_cli.ops.cam import Localise
 
@@ -42,7 +42,10 @@ class CamsOptions:
     """Nothing to set: the maps are taken as they are."""
 
 
-TRAIN_PRESETS: dict[str, dict[str, Any]] = {"default": {}, "paper": {"options": {"pool": "avg", "head_lr": 1.0}}}
+TRAIN_PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": {"options": {"pool": "avg", "head_lr": 1.0}},
+}
 CAMS_PRESETS: dict[str, dict[str, Any]] = {"default": {}, "paper": {}}
 
 
@@ -56,7 +59,8 @@ class Cam(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """images (B, 3, H, W) -> logits (B, C)."""
-        return self.classifier(images).logits[0]
+        scores: Scores = self.classifier(images)
+        return scores.logits[0]
 
     def losses(self, images: Tensor, targets: Tensor, progress: Progress) -> dict[str, Tensor]:  # noqa: ARG002
         """Binary cross-entropy on the tags."""
@@ -65,7 +69,9 @@ class Cam(nn.Module):
     def param_groups(self) -> list[ParamGroup]:
         """The head learns faster: it starts from nothing."""
         factor = self.options.head_lr
-        groups = grouped(self.named_parameters(), lambda n: factor if "classifier.head" in n else 1.0, is_flat)
+        groups = grouped(
+            self.named_parameters(), lambda n: factor if "classifier.head" in n else 1.0, is_flat
+        )
         return [ParamGroup(*group) for group in groups]
 
     def begin_epoch(self, progress: Progress, calibration: Callable[[], Iterable[Any]]) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from wsss_cli.errors import UsageError
 from wsss_cli.methods import ParamGroup, Progress
 from wsss_cli.nets.backbones.vit import ViT
-from wsss_cli.nets.classifiers import TokenClassifier
+from wsss_cli.nets.classifiers import Scores, TokenClassifier
 from wsss_cli.nets.trainable import token_groups
 from wsss_cli.ops.attention import AttentionSum, last_layers
 from wsss_cli.ops.cam import Localise
@@ -69,7 +69,8 @@ class Mct(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """images (B, 3, H, W) -> logits (B, C) of the patch head, which tags better than the tokens on small data."""
-        return self.classifier(images).logits[1]
+        scores: Scores = self.classifier(images)
+        return scores.logits[1]
 
     def losses(self, images: Tensor, targets: Tensor, progress: Progress) -> dict[str, Tensor]:  # noqa: ARG002
         """Binary cross-entropy of class tokens and of patches."""
@@ -81,7 +82,9 @@ class Mct(nn.Module):
 
     def param_groups(self) -> list[ParamGroup]:
         """Class tokens and head by their own factors."""
-        return [ParamGroup(*group) for group in token_groups(self, self.options.token_lr, self.options.head_lr)]
+        return [
+            ParamGroup(*group) for group in token_groups(self, self.options.token_lr, self.options.head_lr)
+        ]
 
     def begin_epoch(self, progress: Progress, calibration: Callable[[], Iterable[Any]]) -> None:
         """Nothing changes between epochs."""
@@ -90,13 +93,19 @@ class Mct(nn.Module):
 def build(backbone: ViT, classes: int, options: TrainOptions) -> Mct:
     """The network to train; a backbone without tokens is a `UsageError`."""
     if backbone.kind != "transformer":
-        raise UsageError("Method 'mct' needs a vision transformer. Choose a --backbone such as deit_tiny_patch16_224, or --method cam.")
+        raise UsageError(
+            "Method 'mct' needs a vision transformer. Choose a --backbone such as deit_tiny_patch16_224, or --method cam."
+        )
     return Mct(backbone, classes, options)
 
 
 def needs(method: Any) -> str | None:
     """The maps need a class token for each class."""
-    return None if method.classifier.tokens_are_classes else "one class token for each class (train with mct or aream)"
+    return (
+        None
+        if method.classifier.tokens_are_classes
+        else "one class token for each class (train with mct or aream)"
+    )
 
 
 def localiser(method: Any, options: CamsOptions) -> Localise:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 
@@ -15,9 +17,9 @@ class CNN(nn.Module):
     layers = 0
     class_tokens = 0
 
-    def __init__(self, model: nn.Module, stride: int, *, frozen_statistics: bool) -> None:
+    def __init__(self, model: Any, stride: int, *, frozen_statistics: bool) -> None:
         super().__init__()
-        self.trunk = model
+        self.trunk: Any = model
         self.width = int(model.num_features)
         self.stride = stride
         self.frozen_statistics = frozen_statistics
@@ -33,7 +35,7 @@ class CNN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """images (B, 3, H, W) -> features (B, D, h, w)."""
-        features = self.trunk.forward_features(images)
+        features: Tensor = self.trunk.forward_features(images)
         if features.shape[1] != self.width and features.shape[-1] == self.width:
             features = features.permute(0, 3, 1, 2)  # some timm networks keep channels last
         return features

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 from timm.models.vision_transformer import VisionTransformer
@@ -35,12 +35,18 @@ def resolve_name(name: str, weights: Path | None) -> str:
         return "tiny"
     known = [model for model in timm.list_models() if weights.name.startswith(model)]
     if not known:
-        raise UsageError(f"No timm network is named like the weights file '{weights.name}'. Name one with --backbone.")
+        raise UsageError(
+            f"No timm network is named like the weights file '{weights.name}'. Name one with --backbone."
+        )
     return max(known, key=len)
 
 
 def load_backbone(
-    name: str, *, weights: Mapping[str, Tensor] | None = None, pretrained: bool = False, drop_path: float = 0.0
+    name: str,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    pretrained: bool = False,
+    drop_path: float = 0.0,
 ) -> Loaded:
     """Build the backbone `name`; `weights` is a state dict, whose classifier head is left out.
 
@@ -62,7 +68,7 @@ def load_backbone(
 def _timm(name: str, *, pretrained: bool, drop_path: float) -> nn.Module:
     if not timm.is_model(name):
         raise UsageError(unknown("backbone", name, (*BACKBONES.names(), *timm.list_models())))
-    attempts = (
+    attempts: tuple[dict[str, Any], ...] = (
         {"dynamic_img_size": True, "drop_path_rate": drop_path},
         {"output_stride": 16, "drop_path_rate": drop_path},
         {"output_stride": 16},

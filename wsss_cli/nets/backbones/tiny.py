@@ -38,7 +38,8 @@ class ConvStem(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """images (B, 3, H, W) -> (B, H/8, W/8, D)."""
-        return self.proj(images).permute(0, 2, 3, 1)
+        grid: Tensor = self.proj(images)
+        return grid.permute(0, 2, 3, 1)
 
 
 def build(drop_path: float = 0.0) -> VisionTransformer:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from timm.layers import resample_abs_pos_embed
+from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -45,9 +45,13 @@ class ViT(nn.Module):
         self.blocks = model.blocks
         self.norm = model.norm
         self.fc_norm = model.fc_norm
-        prefix = [token for token in (model.cls_token, getattr(model, "dist_token", None)) if token is not None]
+        prefix = [
+            token for token in (model.cls_token, getattr(model, "dist_token", None)) if token is not None
+        ]
         width = model.embed_dim
-        self.cls_token = nn.Parameter(torch.cat(prefix, dim=1)) if prefix else nn.Parameter(torch.zeros(1, 0, width))
+        self.cls_token = (
+            nn.Parameter(torch.cat(prefix, dim=1)) if prefix else nn.Parameter(torch.zeros(1, 0, width))
+        )
         self.reg_token = model.reg_token
         self.prefix_has_position = not model.no_embed_class and bool(prefix)
         self.positions = "size"
@@ -81,7 +85,7 @@ class ViT(nn.Module):
         noise = torch.randn(1, count, self.width) * token.std() * spread
         old = self.class_tokens
         self.cls_token = nn.Parameter(token.repeat(1, count, 1) + noise)
-        if self.prefix_has_position:
+        if self.prefix_has_position and self.pos_embed is not None:
             rows = self.pos_embed.detach()
             self.pos_embed = nn.Parameter(torch.cat([rows[:, :1].repeat(1, count, 1), rows[:, old:]], dim=1))
 
@@ -100,7 +104,7 @@ class ViT(nn.Module):
         return Tokens(x[:, : self.class_tokens], patches)
 
     def _with_positions(self, patches: Tensor, height: int, width: int, *, square: bool) -> Tensor:
-        tokens = [self.cls_token] if self.class_tokens else []
+        tokens: list[Tensor] = [self.cls_token] if self.class_tokens else []
         tokens += [] if self.reg_token is None else [self.reg_token]
         prefix = torch.cat(tokens, dim=1) if tokens else patches.new_zeros(1, 0, self.width)
         if self.pos_embed is not None:
@@ -112,7 +116,10 @@ class ViT(nn.Module):
     def _patch_positions(self, table: Tensor, height: int, width: int, *, square: bool) -> Tensor:
         if self.positions == "size":
             old = list(self.grid)
-            return resample_abs_pos_embed(table, [height, width], old_size=old, num_prefix_tokens=0)
+            resampled: Tensor = resample_abs_pos_embed(
+                table, [height, width], old_size=old, num_prefix_tokens=0
+            )
+            return resampled
         if square and height * width == table.shape[1]:
             return table
         picture = table.transpose(1, 2).reshape(1, self.width, *self.grid)
@@ -125,9 +132,10 @@ class ViT(nn.Module):
         if observe is None:
             yield
             return
+        attentions: list[Any] = [block.attn for block in self.blocks]
         hooks = [
-            block.attn.qkv.register_forward_hook(_hook(layer, block.attn, observe))
-            for layer, block in enumerate(self.blocks)
+            attention.qkv.register_forward_hook(_hook(layer, attention, observe))
+            for layer, attention in enumerate(attentions)
         ]
         try:
             yield
@@ -136,23 +144,28 @@ class ViT(nn.Module):
                 hook.remove()
 
 
-def _hook(layer: int, attention: nn.Module, observe: Observer) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
+def _hook(
+    layer: int, attention: Any, observe: Observer
+) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
     def hook(_module: nn.Module, _inputs: tuple[Tensor], qkv: Tensor) -> None:
         observe(layer, attention_logits(attention, qkv))
 
     return hook
 
 
-def attention_logits(attention: nn.Module, qkv: Tensor) -> Tensor:
+def attention_logits(attention: Any, qkv: Tensor) -> Tensor:
     """A = q kᵀ · d^-½ of one timm attention module from its qkv (B, T, 3D) -> (B, heads, T, T)."""
     batch, tokens, _ = qkv.shape
     q, k, _ = qkv.reshape(batch, tokens, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
     q, k = attention.q_norm(q), attention.k_norm(k)
-    return (q * attention.scale) @ k.transpose(-2, -1)
+    logits: Tensor = (q * attention.scale) @ k.transpose(-2, -1)
+    return logits
 
 
 def _check(model: nn.Module) -> None:
-    watched = isinstance(model, VisionTransformer) and all(hasattr(block.attn, "qkv") for block in model.blocks)
+    watched = isinstance(model, VisionTransformer) and all(
+        hasattr(block.attn, "qkv") for block in model.blocks
+    )
     if not watched:
         raise UsageError(
             f"{type(model).__name__} is not a plain vision transformer whose attention can be read. "

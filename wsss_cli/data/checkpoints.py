@@ -1,0 +1,112 @@
+"""Checkpoints: weights and what is needed to rebuild the net; tensors and plain values only, opened weights-only."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+
+from wsss_cli import __version__
+from wsss_cli.data.files import sha256
+from wsss_cli.errors import RejectedInputError, UnsafeFileError
+from wsss_cli.text import show
+
+SCHEMA = 1
+
+
+class Checkpoint(NamedTuple):
+    """What a training left: `about` is plain values (kind, method, backbone, classes, ...), `state` the weights."""
+
+    about: dict[str, Any]
+    state: dict[str, Tensor]
+    fingerprint: str
+
+
+def encode_checkpoint(about: Mapping[str, Any], state: Mapping[str, Tensor]) -> bytes:
+    """The bytes of a ckpt.pt: {"about": plain values, "state": name -> tensor on the CPU}."""
+    whole = {
+        "about": {"schema": SCHEMA, "version": __version__, **about},
+        "state": {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()},
+    }
+    return encode_tensors(whole)
+
+
+def encode_tensors(value: Any) -> bytes:
+    """torch.save into memory: saving to a path would put that path into the bytes."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def encode_safetensors(state: Mapping[str, Tensor]) -> bytes:
+    """The weights alone, for other tools."""
+    return save_safetensors(
+        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    )
+
+
+def read_checkpoint(path: Path, kind: str) -> Checkpoint:
+    """A checkpoint of `kind` ("classifier" or "segmenter").
+
+    RejectedInputError: missing, damaged, or of another kind. UnsafeFileError: it would run code when opened.
+    """
+    payload = _payload(path)
+    whole = _open(path, payload)
+    about = whole.get("about") if isinstance(whole, dict) else None
+    if not isinstance(about, dict) or "state" not in whole:
+        raise RejectedInputError(
+            f"{show(path)} is not a checkpoint of this tool. Pass a ckpt.pt; weights of a backbone go to --weights."
+        )
+    if about.get("kind") != kind:
+        made = {"classifier": "wsss train-cls", "segmenter": "wsss train-seg"}
+        raise RejectedInputError(
+            f"{show(path)} holds a {show(str(about.get('kind')))}; this needs one made by '{made[kind]}'."
+        )
+    return Checkpoint(about, whole["state"], sha256(payload))
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
+    """A state dict from a .safetensors file or a weights-only pickle, wrappers taken off, and the file's sha256."""
+    payload = _payload(path)
+    if path.suffix == ".safetensors":
+        try:
+            return load_safetensors(payload), sha256(payload)
+        except Exception as error:  # safetensors has its own exception for each kind of damage
+            raise RejectedInputError(
+                f"{show(path)} is not a whole safetensors file: {show(str(error))}."
+            ) from error
+    state = _open(path, payload)
+    for wrapper in ("model", "state_dict", "model_state_dict", "state"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise RejectedInputError(f"{show(path)} holds no table of weights. Pass a state dict.")
+    return {str(key).removeprefix("module."): value for key, value in state.items()}, sha256(payload)
+
+
+def _payload(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RejectedInputError(f"Cannot read {show(path)}: {error.strerror}.") from None
+
+
+def _open(path: Path, payload: bytes) -> Any:
+    try:
+        return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UnsafeFileError(
+            f"{show(path)} holds more than tensors and plain values, so opening it could run code. "
+            "Save its state dict alone, or as safetensors."
+        ) from error
+    except Exception as error:  # a damaged archive fails in many ways
+        raise RejectedInputError(
+            f"{show(path)} is damaged or no checkpoint: it cannot be opened. Make it again."
+        ) from error

@@ -1,0 +1,57 @@
+"""Where tensors live and in which precision they are multiplied."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from wsss_cli.errors import EnvironmentProblemError, UsageError
+
+_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is the first GPU, else the CPU; a device that is not there is an `EnvironmentProblemError`."""
+    if name == "auto":
+        return torch.device(
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"Unknown device '{name}'. Use auto, cpu, cuda, cuda:1 or mps.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise EnvironmentProblemError(
+            f"--device is '{name}', but torch sees no GPU here. Use --device cpu or mend the driver."
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise EnvironmentProblemError(
+            f"--device is '{name}', but there are {torch.cuda.device_count()} GPUs."
+        )
+    return device
+
+
+def choose_precision(name: str, device: torch.device, *, training: bool) -> str:
+    """`auto` is bf16 where the hardware multiplies it and the stage trains, else fp32, so that maps keep their digits."""
+    if name != "auto":
+        if name == "fp16" and device.type == "cpu":
+            raise UsageError("--precision fp16 needs a GPU. Use fp32, or bf16 on a CPU that multiplies it.")
+        return name
+    return "bf16" if training and _fast_bf16(device) else "fp32"
+
+
+def _fast_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu":  # emulated bf16 is 25 times slower than fp32
+        capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+    return False
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """The context in which a forward pass runs in `precision`."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=_TYPES[precision])

@@ -1,0 +1,71 @@
+"""Training images with their tags as tensors: decoded once, varied anew at each visit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from wsss_cli.runtime.seed import local_randomness
+
+Picture = NDArray[np.uint8]
+
+
+class TaggedImages(Dataset[tuple[Tensor, Tensor]]):
+    """Item (epoch, index) -> (view (3, S, S), targets (C,)); each view is drawn from (seed, epoch, index).
+
+    `read` gives picture `index` as uint8 (H, W, 3); `shrink` makes it small enough to keep; at most `memory` bytes stay.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[int], Picture],
+        targets: NDArray[np.float32],
+        shrink: Callable[[Tensor], Tensor],
+        view: Callable[[Tensor], Tensor],
+        seed: int,
+        memory: int = 2 << 30,
+    ) -> None:
+        self.read, self.targets = read, targets
+        self.shrink, self.view = shrink, view
+        self.seed = seed
+        self._room = memory
+        self._kept: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        epoch, index = place
+        picture = self.picture(index)
+        with local_randomness(self.seed, epoch, index, 2):
+            return self.view(picture), torch.from_numpy(self.targets[index])
+
+    def picture(self, index: int) -> Tensor:
+        """The shrunk picture, uint8 (3, h, w)."""
+        if index in self._kept:
+            return self._kept[index]
+        picture = self.shrink(torch.from_numpy(self.read(index)).permute(2, 0, 1).contiguous())
+        if self._room >= picture.numel():
+            self._room -= picture.numel()
+            self._kept[index] = picture
+        return picture
+
+
+def plain_batches(
+    data: TaggedImages,
+    indices: Sequence[int],
+    view: Callable[[Tensor], Tensor],
+    batch: int,
+    device: torch.device,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches (images, targets) of unvaried pictures on the device."""
+    for start in range(0, len(indices), batch):
+        chosen = indices[start : start + batch]
+        images = torch.stack([view(data.picture(index)) for index in chosen])
+        targets = torch.from_numpy(data.targets[list(chosen)])
+        yield images.to(device), targets.to(device)

@@ -1,0 +1,171 @@
+"""One loop for every training: schedule, optimiser, precision, repeatable epochs, resume."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from wsss_cli.errors import EnvironmentProblemError
+from wsss_cli.runtime.device import autocast
+from wsss_cli.runtime.seed import mix, seed_everything
+
+SCHEDULES = ("cosine", "poly", "timm-epochs")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long and how fast to learn."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    warmup_epochs: float
+    schedule: str
+    precision: str
+    seed: int
+
+
+@dataclass
+class State:
+    """What a training needs to go on after `epoch` whole epochs."""
+
+    epoch: int = 0
+    model: dict[str, Tensor] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def learning_rate(recipe: Recipe, epoch: int, step: int, steps: int) -> float:
+    """The rate during one step: linear warm-up, then half a cosine or (1 - t)^0.9 to 1 % of it."""
+    if recipe.schedule == "timm-epochs":
+        return timm_epoch_rate(recipe.lr, epoch, recipe.epochs)
+    done, whole = epoch * steps + step, recipe.epochs * steps
+    warmup = recipe.warmup_epochs * steps
+    if done < warmup:
+        return recipe.lr * (done + 1) / (warmup + 1)
+    t = (done - warmup) / max(1, whole - warmup)
+    falling = 0.5 * (1 + math.cos(math.pi * t)) if recipe.schedule == "cosine" else (1 - t) ** 0.9
+    return recipe.lr * (0.01 + 0.99 * falling)
+
+
+def timm_epoch_rate(lr: float, epoch: int, epochs: int) -> float:
+    """The published rate of MCTformer and AReAM: timm's cosine with 5 warm-up epochs, stepped one epoch late."""
+    if epoch <= 1:
+        return 1e-6
+    t = epoch - 1
+    if t < 5:
+        return 1e-6 + t * (lr - 1e-6) / 5
+    return 1e-5 + 0.5 * (lr - 1e-5) * (1 + math.cos(math.pi * t / epochs))
+
+
+class EpochSampler(Sampler[list[tuple[int, int]]]):
+    """Batches of (epoch, index) for all epochs to come, so that a data set can seed each sample by its place.
+
+    A last, smaller batch is dropped unless it is the only one.
+    """
+
+    def __init__(self, length: int, recipe: Recipe, start: int) -> None:
+        self.length, self.recipe, self.start = length, recipe, start
+        self.batch = min(recipe.batch_size, length)
+        self.steps = length // self.batch
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for epoch in range(self.start, self.recipe.epochs):
+            generator = torch.Generator().manual_seed(mix(self.recipe.seed, epoch))
+            order = torch.randperm(self.length, generator=generator).tolist()
+            for step in range(self.steps):
+                yield [(epoch, index) for index in order[step * self.batch : (step + 1) * self.batch]]
+
+    def __len__(self) -> int:
+        return self.steps * (self.recipe.epochs - self.start)
+
+
+def batches(data: Dataset[Any], recipe: Recipe, start: int, workers: int) -> tuple[int, Iterator[Any]]:
+    """Steps an epoch, and one stream of batches from epoch `start` to the end.
+
+    The bytes do not depend on `workers`: every sample seeds itself by (seed, epoch, index).
+    """
+    sampler = EpochSampler(len(data), recipe, start)  # type: ignore[arg-type]
+    context = "forkserver" if workers else None
+    loader = DataLoader(data, batch_sampler=sampler, num_workers=workers, multiprocessing_context=context)
+    return sampler.steps, iter(loader)
+
+
+Losses = Callable[[Any, int, int, int], dict[str, Tensor]]  # (batch, epoch, step, steps) -> terms
+
+
+def fit(
+    model: nn.Module,
+    losses: Losses,
+    groups: Sequence[tuple[list[nn.Parameter], float, bool]],
+    stream: Callable[[int], tuple[int, Iterator[Any]]],
+    recipe: Recipe,
+    state: State,
+    *,
+    device: torch.device,
+    before_epoch: Callable[[int], None],
+    after_epoch: Callable[[State], None],
+    advance: Callable[[dict[str, float]], None],
+) -> State:
+    """Train from `state` to the last epoch; `after_epoch` gets the state to keep.
+
+    Each epoch seeds itself by (seed, epoch), so a resumed training and an undisturbed one end with the same bytes.
+    A loss that is not finite is an `EnvironmentProblemError`.
+    """
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": list(p), "lr_factor": f, "weight_decay": recipe.weight_decay if d else 0.0}
+            for p, f, d in groups
+        ],
+        lr=recipe.lr,
+    )
+    if state.model:
+        model.load_state_dict(state.model)
+        optimizer.load_state_dict(state.optimizer)
+    scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
+    steps, stream_of_batches = stream(state.epoch)
+    for epoch in range(state.epoch, recipe.epochs):
+        seed_everything(recipe.seed, epoch, 1)
+        before_epoch(epoch)
+        model.train()
+        sums: dict[str, float] = {}
+        for step in range(steps):
+            rate = learning_rate(recipe, epoch, step, steps)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["lr_factor"]
+            with autocast(device, recipe.precision):
+                terms = losses(next(stream_of_batches), epoch, step, steps)
+            figures = _step(terms, optimizer, scaler, f"epoch {epoch + 1}, step {step + 1}")
+            sums = {name: sums.get(name, 0.0) + value / steps for name, value in figures.items()}
+            advance(figures)
+        row = {"epoch": epoch + 1, "lr": rate, **{name: round(value, 6) for name, value in sums.items()}}
+        state = State(epoch + 1, model.state_dict(), optimizer.state_dict(), [*state.history, row])
+        after_epoch(state)
+    return state
+
+
+def _step(
+    terms: dict[str, Tensor], optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler, where: str
+) -> dict[str, float]:
+    loss = torch.stack([term.float() for term in terms.values()]).sum()
+    if not torch.isfinite(loss):
+        raise EnvironmentProblemError(
+            f"The loss is not finite at {where}. Lower --lr or use --precision fp32."
+        )
+    optimizer.zero_grad(set_to_none=True)
+    torch.autograd.backward(scaler.scale(loss))
+    scaler.step(optimizer)
+    scaler.update()
+    return {"loss": float(loss.detach()), **{name: float(term.detach()) for name, term in terms.items()}}
+
+
+def to_device(batch: Iterable[Tensor], device: torch.device) -> list[Tensor]:
+    """The tensors of a batch on the device."""
+    return [tensor.to(device, non_blocking=True) for tensor in batch]

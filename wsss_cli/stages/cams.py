@@ -1,0 +1,219 @@
+"""Checkpoint and images -> one .npz of class maps an image."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from wsss_cli.config import CamsConfig, Execution, as_dict, choose_preset, method_options, resolve
+from wsss_cli.data.cams import Cam, encode_cam
+from wsss_cli.data.checkpoints import read_checkpoint
+from wsss_cli.data.files import sha256_file
+from wsss_cli.data.images import read_image
+from wsss_cli.data.run import Run
+from wsss_cli.data.samples import Sample, Unlabelled, find_images, match, select
+from wsss_cli.errors import ItemError, RejectedInputError
+from wsss_cli.labels import read_labels
+from wsss_cli.methods import METHODS
+from wsss_cli.methods.assembly import check_refinement, rebuild
+from wsss_cli.ops.cam import Localise, multi_scale, normalise, resize
+from wsss_cli.registry import unknown
+from wsss_cli.reporter import Reporter
+from wsss_cli.runtime.device import autocast, choose_device, choose_precision
+from wsss_cli.runtime.seed import seed_everything
+from wsss_cli.summary import Summary
+
+Tags = Mapping[str, tuple[int, ...]]
+
+
+def run(
+    checkpoint: Path,
+    images: Path,
+    out: Path,
+    config: CamsConfig,
+    execution: Execution,
+    reporter: Reporter,
+    *,
+    labels: Path | None = None,
+    label_format: str = "auto",
+    unlabelled: Unlabelled = "error",
+    listing: Path | None = None,
+    limit: int | None = None,
+    classes: Sequence[str] | None = None,
+    given: Collection[str] = (),
+) -> Summary:
+    """Localise the tagged classes of every image, or without `labels` those that the classifier finds.
+
+    `classes` restricts the maps to some of the checkpoint's classes. One image at a time, so that no batch decides bytes.
+    """
+    trained = read_checkpoint(checkpoint, "classifier")
+    names = tuple(trained.about["classes"])
+    refinement = config.method or trained.about["method"]
+    module = METHODS.load(refinement)
+    preset = choose_preset(module.CAMS_PRESETS, config.preset)
+    options = method_options(module.CamsOptions, preset, config.options)
+    device = choose_device(execution.device)
+    precision = choose_precision(config.precision, device, training=False)
+    config = dataclasses.replace(resolve(config, preset, given), method=refinement, precision=precision)
+    samples = find_images(images)
+    ids = select([sample.id for sample in samples], listing, limit, str(images))
+    kept = _kept(classes, names)
+    tags: Tags | None = None
+    inputs: dict[str, Any] = {
+        "checkpoint": {"path": str(checkpoint.resolve()), "fingerprint": trained.fingerprint},
+        "images": {"path": str(images.resolve()), "fingerprint": ""},
+    }
+    if labels is not None:
+        table = read_labels(labels, format=label_format)
+        inputs["labels"] = {"path": str(labels.resolve()), "fingerprint": table.fingerprint}
+        tags = {
+            id_: tuple(c for c in found if c in kept)
+            for id_, found in match(table, samples, names, unlabelled, ids).items()
+        }
+        ids = [id_ for id_ in ids if id_ in tags]
+    method = rebuild(trained.about, trained.state).to(device)
+    check_refinement(refinement, method)
+    configuration = {
+        **as_dict(config),
+        "options": dataclasses.asdict(options),
+        "kept": [names[c] for c in kept],
+    }
+    facts = {
+        "images": str(images.resolve()),
+        "method": refinement,
+        "tags": "predicted" if tags is None else "given",
+    }
+    with Run(
+        out, "cams", configuration=configuration, classes=names, inputs=inputs, ids=ids, suffix=".npz", facts=facts,
+        execution=execution, reporter=reporter,
+    ) as folder:  # fmt: skip
+        if execution.dry_run:
+            return Summary(
+                "cams",
+                out,
+                folder.counts,
+                figures={**configuration, "images": len(ids), "tags": facts["tags"]},
+            )
+        if tags is None:
+            reporter.note(
+                f"No --labels: maps of the classes with a probability of at least {config.tag_threshold}."
+            )
+        seed_everything(0)
+        localise = module.localiser(method, options)
+        localiser = _Localiser(method, localise, config, trained.about, device, kept)
+        wanted = set(ids)
+        _localise_all(
+            folder, [sample for sample in samples if sample.id in wanted], tags, localiser, reporter
+        )
+    return Summary("cams", out, folder.counts, folder.failures, {"method": refinement, "tags": facts["tags"]})
+
+
+def _kept(classes: Sequence[str] | None, names: tuple[str, ...]) -> tuple[int, ...]:
+    for name in classes or ():
+        if name not in names:
+            raise RejectedInputError(unknown("class", name, names))
+    return tuple(index for index, name in enumerate(names) if classes is None or name in classes)
+
+
+def _localise_all(
+    folder: Run, samples: Sequence[Sample], tags: Tags | None, localiser: _Localiser, reporter: Reporter
+) -> None:
+    reporter.start("images", len(samples))
+    for sample in samples:
+        try:
+            _localise_one(folder, sample, None if tags is None else tags[sample.id], localiser)
+        except ItemError as error:
+            folder.fail(sample.id, error)
+        reporter.advance()
+
+
+def _localise_one(folder: Run, sample: Sample, tags: tuple[int, ...] | None, localiser: _Localiser) -> None:
+    asked = "predicted" if tags is None else ",".join(map(str, tags))
+    if sample.path.is_file() and folder.finished(
+        sample.id, {"image": sha256_file(sample.path), "tags": asked}
+    ):
+        return
+    image, digest = read_image(sample.path)
+    cam = localiser.cam(image, tags)
+    folder.write(
+        sample.id,
+        encode_cam(cam),
+        inputs={"image": digest, "tags": asked},
+        size=list(cam.size),
+        classes=cam.classes.tolist(),
+    )
+
+
+@dataclass
+class _Localiser:
+    """A trained method that turns one picture into the maps of its classes."""
+
+    method: Any
+    localise: Localise
+    config: CamsConfig
+    about: Mapping[str, Any]
+    device: torch.device
+    kept: tuple[int, ...]
+
+    @torch.no_grad()
+    def cam(self, image: NDArray[np.uint8], tags: tuple[int, ...] | None) -> Cam:
+        """uint8 (H, W, 3) and its classes, or None to predict them -> maps at the stored stride."""
+        height, width = image.shape[:2]
+        picture = self._normalised(image)
+        with autocast(self.device, self.config.precision):
+            scores = self._probabilities(picture)
+            keys = (
+                [c for c in self.kept if scores[c] >= self.config.tag_threshold]
+                if tags is None
+                else list(tags)
+            )
+            small = -(-height // self.config.stride), -(-width // self.config.stride)
+            maps = self._maps(picture, keys, small) if keys else np.zeros((0, *small), np.float32)
+        if not np.isfinite(maps).all():
+            raise ItemError(
+                "cam-not-finite",
+                "The maps are not finite numbers. Use --precision fp32 or check the checkpoint.",
+            )
+        return Cam(maps, np.array(keys, np.int64), (height, width), scores[keys].astype(np.float32))
+
+    def _maps(self, picture: Tensor, keys: list[int], size: tuple[int, int]) -> NDArray[np.float32]:
+        stride = self.method.classifier.backbone.stride
+        try:
+            maps = multi_scale(
+                self.localise, self._bounded(picture), self.config.scales, self.config.flip, stride
+            )
+        except torch.OutOfMemoryError as error:
+            raise ItemError("memory", "The image does not fit into memory. Pass --max-side.") from error
+        result: NDArray[np.float32] = resize(normalise(maps[:, keys].float()), size)[0].cpu().numpy()
+        return result
+
+    def _normalised(self, image: NDArray[np.uint8]) -> Tensor:
+        picture = torch.from_numpy(image).permute(2, 0, 1)[None].to(self.device).float() / 255
+        mean, std = (
+            torch.tensor(self.about[key], device=self.device)[:, None, None] for key in ("mean", "std")
+        )
+        return (picture - mean) / std
+
+    def _bounded(self, picture: Tensor) -> Tensor:
+        height, width = picture.shape[-2:]
+        side = self.config.max_side
+        if not side or max(height, width) <= side:
+            return picture
+        factor = side / max(height, width)
+        size = max(1, round(height * factor)), max(1, round(width * factor))
+        return torch.nn.functional.interpolate(picture, size=size, mode="bilinear", antialias=True)
+
+    def _probabilities(self, picture: Tensor) -> NDArray[np.float64]:
+        """Probabilities (C,) of the picture stretched to the size of the training."""
+        side = int(self.about["image_size"])
+        square = torch.nn.functional.interpolate(picture, size=(side, side), mode="bicubic", antialias=True)
+        result: NDArray[np.float64] = self.method(square)[0].double().sigmoid().cpu().numpy()
+        return result

@@ -1,0 +1,313 @@
+"""Images and their tags -> a run folder with ckpt.pt: the classifier that can say where."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsss_cli.config import (
+    Execution,
+    TrainClsConfig,
+    as_dict,
+    choose_preset,
+    method_options,
+    require,
+    resolve,
+)
+from wsss_cli.data.checkpoints import encode_checkpoint, encode_safetensors, read_weights
+from wsss_cli.data.files import json_bytes, sha256_file
+from wsss_cli.data.images import read_image
+from wsss_cli.data.resume import clear_resume, load_resume, save_resume
+from wsss_cli.data.run import Run
+from wsss_cli.data.samples import Sample, Unlabelled, find_images, match, select
+from wsss_cli.errors import ItemError, RejectedInputError
+from wsss_cli.labels import read_labels
+from wsss_cli.methods import METHODS, Progress
+from wsss_cli.nets.backbones.load import Loaded, load_backbone, resolve_name
+from wsss_cli.ops.crops import AUGMENTS, shorter_side, training_view
+from wsss_cli.ops.metrics import average_precision
+from wsss_cli.reporter import Reporter
+from wsss_cli.runtime.device import choose_device, choose_precision
+from wsss_cli.runtime.seed import seed_everything
+from wsss_cli.runtime.tag_batches import TaggedImages, plain_batches
+from wsss_cli.runtime.train_loop import SCHEDULES, Recipe, State, batches, fit, to_device
+from wsss_cli.summary import Summary
+
+NORMALISATIONS = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5,) * 3, (0.5,) * 3),
+}
+CALIBRATION_IMAGES = 512  # layer entropies settle long before
+SECONDS_BETWEEN_SAVES = 60.0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tagged:
+    """Images with targets: `samples[i]` has `targets[i]` (C,)."""
+
+    samples: list[Sample]
+    targets: np.ndarray[Any, np.dtype[np.float32]]
+
+    def fingerprint(self) -> str:
+        lines = [
+            f"{s.id} {sha256_file(s.path)} {t.tolist()}\n"
+            for s, t in zip(self.samples, self.targets, strict=True)
+        ]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def run(
+    images: Path,
+    labels: Path,
+    out: Path,
+    config: TrainClsConfig,
+    execution: Execution,
+    reporter: Reporter,
+    *,
+    label_format: str = "auto",
+    unlabelled: Unlabelled = "error",
+    listing: Path | None = None,
+    val_listing: Path | None = None,
+    limit: int | None = None,
+    classes: Sequence[str] | None = None,
+    weights: Path | None = None,
+    given: Collection[str] = (),
+) -> Summary:
+    """Train and write ckpt.pt, ckpt.safetensors and metrics.json; figures: the losses, and mAP on `val_listing`."""
+    module = METHODS.load(config.method)
+    preset = choose_preset(module.TRAIN_PRESETS, config.preset)
+    options = method_options(module.TrainOptions, preset, config.options)
+    device = choose_device(execution.device)
+    config = _resolved(config, preset, given, weights, device)
+    table = read_labels(labels, format=label_format)
+    names = tuple(classes or table.classes)
+    samples = find_images(images)
+
+    def tagged(chosen: Path | None, bound: int | None) -> _Tagged:
+        ids = select([sample.id for sample in samples], chosen, bound, str(images))
+        return _pair(samples, match(table, samples, names, unlabelled, ids), len(names))
+
+    train = tagged(listing, limit)
+    val = tagged(val_listing, None) if val_listing else None
+    inputs = {
+        "images": {"path": str(images.resolve()), "fingerprint": train.fingerprint()},
+        "labels": {"path": str(labels.resolve()), "fingerprint": table.fingerprint},
+    }
+    start, digest = _start(config, weights)
+    if weights is not None:
+        inputs["weights"] = {"path": str(weights.resolve()), "fingerprint": digest}
+    configuration = {**as_dict(config), "options": dataclasses.asdict(options)}
+    with Run(
+        out, "train-cls", configuration=configuration, classes=names, inputs=inputs, ids=(),
+        facts={"images": str(images.resolve()), "method": config.method}, execution=execution, reporter=reporter,
+    ) as folder:  # fmt: skip
+        if execution.dry_run:
+            return Summary(
+                "train-cls",
+                out,
+                figures={**configuration, "images": len(train.samples), "classes": list(names)},
+            )
+        if not folder.complete:
+            seed_everything(config.seed, 0)
+            loaded = start()
+            method = module.build(loaded.backbone, len(names), options)
+            training = _Training(config, loaded, method, device, execution, reporter)
+            metrics = training.run(out, train, val, names)
+            about = {**training.about, "classes": list(names), "options": dataclasses.asdict(options)}
+            folder.extra("ckpt.pt", encode_checkpoint(about, method.state_dict()))
+            folder.extra("ckpt.safetensors", encode_safetensors(method.state_dict()))
+            folder.extra("metrics.json", json_bytes(metrics))
+    if not execution.dry_run:
+        clear_resume(out)
+    metrics = json.loads((out / "metrics.json").read_text())
+    return Summary("train-cls", out, failures=metrics["failures"], figures=metrics["figures"])
+
+
+def _resolved(
+    config: TrainClsConfig, preset: Any, given: Collection[str], weights: Path | None, device: torch.device
+) -> TrainClsConfig:
+    config = resolve(config, preset, given)
+    require(
+        config.augment in AUGMENTS, f"--augment is '{config.augment}'; choose one of {', '.join(AUGMENTS)}."
+    )
+    require(
+        config.schedule in SCHEDULES,
+        f"--schedule is '{config.schedule}'; choose one of {', '.join(SCHEDULES)}.",
+    )
+    known = ("auto", *NORMALISATIONS)
+    require(
+        config.normalisation in known,
+        f"--normalisation is '{config.normalisation}'; choose one of {', '.join(known)}.",
+    )
+    precision = choose_precision(config.precision, device, training=True)
+    return dataclasses.replace(config, backbone=resolve_name(config.backbone, weights), precision=precision)
+
+
+def _start(config: TrainClsConfig, weights: Path | None) -> tuple[Callable[[], Loaded], str]:
+    """What builds the backbone, and the fingerprint of its weights."""
+    state, digest = read_weights(weights) if weights is not None else (None, "")
+
+    def start() -> Loaded:
+        loaded = load_backbone(
+            config.backbone, weights=state, pretrained=config.pretrained, drop_path=config.drop_path
+        )
+        mean, std = NORMALISATIONS.get(config.normalisation, (loaded.mean, loaded.std))
+        return Loaded(loaded.backbone, mean, std)
+
+    return start, digest
+
+
+def _pair(samples: Sequence[Sample], tags: dict[str, tuple[int, ...]], classes: int) -> _Tagged:
+    kept = [sample for sample in samples if sample.id in tags]
+    targets = np.zeros((len(kept), classes), dtype=np.float32)
+    for row, sample in enumerate(kept):
+        targets[row, list(tags[sample.id])] = 1
+    return _Tagged(kept, targets)
+
+
+class _Training:
+    """One training: the data read, the loop run, the result scored."""
+
+    def __init__(
+        self,
+        config: TrainClsConfig,
+        loaded: Loaded,
+        method: Any,
+        device: torch.device,
+        execution: Execution,
+        reporter: Reporter,
+    ) -> None:
+        self.config, self.device, self.reporter = config, device, reporter
+        self.mean, self.std = loaded.mean, loaded.std
+        self.method = method.to(device)
+        self.workers = _loaders(execution.workers, device)
+        self.plain = training_view("none", config.image_size, loaded.mean, loaded.std)
+        self.failures: dict[str, str] = {}
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a checkpoint says, beside classes and the method's options."""
+        config = self.config
+        return {
+            "kind": "classifier", "method": config.method, "backbone": config.backbone, "image_size": config.image_size,
+            "mean": list(self.mean), "std": list(self.std), "configuration": as_dict(config),
+        }  # fmt: skip
+
+    def run(self, out: Path, train: _Tagged, val: _Tagged | None, names: Sequence[str]) -> dict[str, Any]:
+        """Train; the metrics: one row an epoch, final figures, and images that could not be read."""
+        data = self._data(train)
+        recipe = Recipe(
+            self.config.epochs, self.config.batch_size, self.config.lr, self.config.weight_decay,
+            self.config.warmup_epochs, self.config.schedule, self.config.precision, self.config.seed,
+        )  # fmt: skip
+        kept = load_resume(out)
+        state = State(**kept) if kept else State()
+        steps = len(data) // min(recipe.batch_size, len(data))
+        self.reporter.start("training steps", steps * (recipe.epochs - state.epoch))
+        state = fit(
+            self.method, self._losses, [tuple(group) for group in self.method.param_groups()],
+            lambda epoch: batches(data, recipe, epoch, self.workers), recipe, state, device=self.device,
+            before_epoch=lambda epoch: self.method.begin_epoch(
+                Progress(epoch, recipe.epochs, epoch * steps, recipe.epochs * steps), lambda: self._calibration(data)
+            ),
+            after_epoch=_Saver(out), advance=lambda figures: self.reporter.advance(1, **figures),
+        )  # fmt: skip
+        figures: dict[str, Any] = {key: value for key, value in state.history[-1].items() if key != "lr"}
+        if val is not None:
+            figures |= self._scores(self._data(val), names)
+        return {"figures": figures, "failures": self.failures, "history": state.history}
+
+    def _data(self, tagged: _Tagged) -> TaggedImages:
+        """The images that can be read; the others are recorded."""
+        config = self.config
+        view = training_view(config.augment, config.image_size, self.mean, self.std)
+        good = [index for index, sample in enumerate(tagged.samples) if self._readable(sample)]
+        if not good:
+            raise RejectedInputError(
+                f"None of the {len(tagged.samples)} images can be read. First: {next(iter(self.failures.values()))}"
+            )
+        return TaggedImages(
+            _Reader([tagged.samples[index].path for index in good]), tagged.targets[good],
+            _Shrink(config.image_size * 8 // 7), view, config.seed,
+        )  # fmt: skip
+
+    def _readable(self, sample: Sample) -> bool:
+        try:
+            read_image(sample.path)
+        except ItemError as error:
+            self.failures[sample.id] = f"{error.reason}: {error}"
+            self.reporter.note(f"{sample.id} is left out: {error}")
+            return False
+        return True
+
+    def _losses(self, batch: Any, epoch: int, step: int, steps: int) -> dict[str, Tensor]:
+        images, targets = to_device(batch, self.device)
+        place = Progress(epoch, self.config.epochs, epoch * steps + step, self.config.epochs * steps)
+        terms: dict[str, Tensor] = self.method.losses(images, targets, place)
+        return terms
+
+    def _calibration(self, data: TaggedImages) -> Any:
+        stride = max(1, len(data) // CALIBRATION_IMAGES)
+        return plain_batches(data, range(0, len(data), stride), self.plain, 16, self.device)
+
+    @torch.no_grad()
+    def _scores(self, data: TaggedImages, names: Sequence[str]) -> dict[str, Any]:
+        self.method.eval()
+        logits = [
+            self.method(images).cpu()
+            for images, _ in plain_batches(data, range(len(data)), self.plain, 16, self.device)
+        ]
+        precision = average_precision(torch.cat(logits).numpy(), data.targets)
+        per_class = {
+            name: None if np.isnan(value) else 100 * value
+            for name, value in zip(names, precision, strict=True)
+        }
+        known = [value for value in per_class.values() if value is not None]
+        return {"map": sum(known) / len(known) if known else None, "map_per_class": per_class}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reader:
+    """Picture `index` of a list of files; a class, because loading processes must be able to receive it."""
+
+    paths: list[Path]
+
+    def __call__(self, index: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        return read_image(self.paths[index])[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shrink:
+    side: int
+
+    def __call__(self, picture: Tensor) -> Tensor:
+        return shorter_side(picture, self.side)
+
+
+class _Saver:
+    """Keeps the state of a training now and then; when does not change how it ends."""
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.last = out, time.monotonic()
+
+    def __call__(self, state: State) -> None:
+        if time.monotonic() - self.last > SECONDS_BETWEEN_SAVES:
+            save_resume(self.out, dataclasses.asdict(state))
+            self.last = time.monotonic()
+
+
+def _loaders(workers: int, device: torch.device) -> int:
+    """Loading processes: they pay where the network runs elsewhere; on a CPU they only take its cores."""
+    if workers:
+        return workers
+    return min(8, os.cpu_count() or 1) if device.type == "cuda" else 0
