@@ -8,7 +8,8 @@ A default is written here and nowhere else; the option of the same name takes it
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,16 @@ def require(condition: bool, sentence: str) -> None:
     """Raise `UsageError(sentence)` unless the condition holds."""
     if not condition:
         raise UsageError(sentence)
+
+
+def item_limit(option: str, text: str, total: int) -> int | None:
+    """How many of `total` items "12" or "5%" are; None for "" (UsageError that names `option`)."""
+    if not text:
+        return None
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)%|([0-9]+)", text)
+    if match is None or (match[1] and float(match[1]) > 100):
+        raise UsageError(f"{option} is '{text}'; write a number such as 12 or a share such as 5%.")
+    return int(float(match[1]) * total / 100) if match[1] else int(match[2])
 
 
 @dataclass(frozen=True)
@@ -236,3 +247,40 @@ class EvalConfig:
         if self.missing not in EVAL_MISSING:
             raise UsageError(unknown("way with missing predictions", self.missing, EVAL_MISSING))
         require_threshold(self.threshold, "sweep")
+
+
+def resolve(config: Any, preset: Mapping[str, Any], given: Collection[str]) -> Any:
+    """`config` with the preset's values wherever the user typed nothing; "options" of a preset are not fields."""
+    changes = {name: value for name, value in preset.items() if name not in given and name != "options"}
+    return dataclasses.replace(config, **changes)
+
+
+def choose_preset(presets: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any]:
+    """The preset `name`; an unknown one is a `UsageError` that lists them."""
+    require(name in presets, unknown("preset", name, tuple(presets)))
+    return presets[name]
+
+
+def method_options(kind: type[Any], preset: Mapping[str, Any], settings: Sequence[str]) -> Any:
+    """An instance of a method's options: its defaults, the preset's "options", then NAME=VALUE settings."""
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    values = dict(preset.get("options", {}))
+    for setting in settings:
+        name, separator, text = setting.partition("=")
+        require(bool(separator), f"--set is '{setting}'; write NAME=VALUE.")
+        require(name in fields, unknown("option of the method", name, tuple(fields)))
+        values[name] = _parse(text, fields[name].default, f"--set {name}")
+    return kind(**values)
+
+
+def _parse(text: str, default: Any, where: str) -> Any:
+    """`text` as a value of the default's type."""
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if isinstance(default, tuple):
+            return tuple(float(part) for part in text.split(","))
+        return type(default)(text)
+    except (KeyError, ValueError):
+        kind = "numbers joined by commas" if isinstance(default, tuple) else type(default).__name__
+        raise UsageError(f"{where} is '{text}'; it takes {kind}, such as {default}.") from None

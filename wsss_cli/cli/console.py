@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from wsss_cli.summary import Summary
 
 FAILURES_SHOWN = 5
+BRIEF = ("items", "miou", "map", "threshold")
 
 
 class Console:
@@ -66,10 +67,17 @@ class Console:
                 write_lines([show(title), *(f"  {show(name)}: {show(value)}" for name, value in table)])
         self._show_failures(summary)
 
+    def show_brief(self, name: str, summary: Summary) -> None:
+        """The result of one stage of several, in one line."""
+        self._display.close()
+        table = dict(rows(summary))
+        parts = [table[key] if key == "items" else f"{key} {table[key]}" for key in BRIEF if key in table]
+        self.note(f"{name}: {', '.join(parts) or 'done'}")
+
     def write_json(self, summary: Summary) -> None:
         """The summary as one JSON object on stdout."""
         try:
-            sys.stdout.write(json.dumps(as_json(summary), allow_nan=False) + "\n")
+            sys.stdout.write(json.dumps(json_object(summary), allow_nan=False) + "\n")
             sys.stdout.flush()
         except BrokenPipeError:
             raise
@@ -130,7 +138,7 @@ def _cell(value: Any) -> str:
     return number(plain) if isinstance(plain, float) else str(plain)
 
 
-def as_json(summary: Summary) -> dict[str, Any]:
+def json_object(summary: Summary) -> dict[str, Any]:
     """Stage, folder, counts and failures, and beside them the figures under their own names."""
     counts = summary.counts
     head: dict[str, Any] = {

@@ -19,7 +19,7 @@ def evaluate(
     predictions: Annotated[
         Path, typer.Argument(metavar="PREDICTIONS", help="Folder of masks, predictions or maps.")
     ],
-    truth: Annotated[Path, typer.Option(help="Folder of true masks.")],
+    truth: shared.Truth,
     listing: shared.Listing = None,
     limit: shared.Limit = None,
     missing: Annotated[

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 from wsss_cli.cli.console import Console
-from wsss_cli.config import Execution
-from wsss_cli.errors import UsageError
+from wsss_cli.config import Execution, item_limit
 from wsss_cli.text import class_names
 
 if TYPE_CHECKING:
@@ -27,22 +26,28 @@ class Job:
     def __init__(self, ctx: typer.Context, values: Mapping[str, Any]) -> None:
         self._ctx = ctx
         self._values = dict(values)
-        self._allowed = Bound("--allow-failed", values["allow_failed"])
-        Bound("--max-failures", values["max_failures"])
+        for option in ("allow_failed", "max_failures"):
+            self._limit(option, 0)  # refuse a wrong one before any work
         self.execution = self.config(Execution)
         self.console = Console(quiet=values["quiet"], verbose=values["verbose"])
 
-    def config(self, kind: type[Config]) -> Config:
-        """The configuration `kind`, each field from the parameter of the same name."""
-        names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
-        return kind(**{name: _frozen(self._values[name]) for name in names})
+    def config(self, kind: type[Config], parameters: Mapping[str, str] | None = None) -> Config:
+        """The configuration `kind`, each field from its parameter in `parameters`.
 
-    def given(self, kind: type[Any]) -> frozenset[str]:
+        Without `parameters` every field has one of its own name; with them, others keep their default.
+        """
+        names = _own_names(kind) if parameters is None else parameters
+        return kind(**{field: _frozen(self._values[name]) for field, name in names.items()})
+
+    def given(self, kind: type[Any], parameters: Mapping[str, str] | None = None) -> frozenset[str]:
         """The fields of `kind` that the user typed, on the command line or in the environment."""
-        return frozenset(field.name for field in dataclasses.fields(kind) if self.typed(field.name))
+        names = _own_names(kind) if parameters is None else parameters
+        return frozenset(field for field, name in names.items() if self._typed(name))
 
-    def typed(self, name: str) -> bool:
-        """Whether the parameter `name` was typed and not left at its default."""
+    def _limit(self, name: str, total: int) -> int | None:
+        return item_limit("--" + name.replace("_", "-"), self._values[name], total)
+
+    def _typed(self, name: str) -> bool:
         source = self._ctx.get_parameter_source(name)
         return source is not None and source.name in TYPED
 
@@ -60,26 +65,13 @@ class Job:
             self.console.show_summary(summary, dry_run=self.execution.dry_run)
         failed = summary.counts.failed if summary.counts else len(summary.failures)
         total = summary.counts.total if summary.counts else failed
-        if failed > self._allowed.of(total):
+        if failed > (self._limit("allow_failed", total) or 0):
             self.console.show_failed(failed, total, summary.out)
             raise typer.Exit(SOME_FAILED)
 
 
-class Bound:
-    """A number of items that the user wrote as `12` or `5%`; an empty text is none."""
-
-    def __init__(self, option: str, text: str) -> None:
-        self._share = text.endswith("%")
-        try:
-            self._number = float(text.removesuffix("%")) if self._share else float(int(text or "0"))
-        except ValueError:
-            self._number = -1.0
-        if not 0 <= self._number < float("inf") or (self._share and self._number > 100):
-            raise UsageError(f"{option} is '{text}'; write a number such as 12 or a share such as 5%.")
-
-    def of(self, total: int) -> float:
-        """The number of items out of `total`."""
-        return self._number * total / 100 if self._share else self._number
+def _own_names(kind: type[Any]) -> dict[str, str]:
+    return {field.name: field.name for field in dataclasses.fields(kind)}
 
 
 def _frozen(value: Any) -> Any:

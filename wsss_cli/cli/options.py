@@ -26,6 +26,11 @@ Listing = Annotated[
 ValListing = Annotated[
     Path | None, _input("--val-list", metavar="FILE", help="Image ids held out to validate on.")
 ]
+Weights = Annotated[
+    Path | None, _input("--weights", help="Backbone weights: safetensors, or a pickle opened weights-only.")
+]
+Truth = Annotated[Path, _input("--truth", help="Folder of true masks.")]
+OptionalTruth = Annotated[Path | None, _input("--truth", help="Folder of true masks, to score each stage.")]
 Limit = Annotated[int | None, _input("--limit", min=1, help="Only the first N images.")]
 Classes = Annotated[
     str | None, _input("--classes", metavar="A,B,C", help="Which classes, in which order; default: all.")

@@ -25,9 +25,7 @@ def train_cls(
     val_listing: shared.ValListing = None,
     limit: shared.Limit = None,
     classes: shared.Classes = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="Backbone weights: safetensors, or a pickle opened weights-only.")
-    ] = None,
+    weights: shared.Weights = None,
     method: Annotated[
         str, typer.Option(help="How the classifier is made to say where: cam, mct, aream, ...")
     ] = DEFAULT.method,
