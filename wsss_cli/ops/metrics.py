@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,7 +15,7 @@ Float64 = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Scores:
-    """Figures of one confusion matrix; fractions in [0,1] a class, NaN where there is nothing to divide by."""
+    """Figures of one confusion matrix; fractions in [0,1] a class, NaN where nothing is to be divided."""
 
     iou: Float64  # (n,)
     precision: Float64  # (n,)
@@ -175,7 +176,7 @@ def average_precision(scores: NDArray[np.floating], targets: NDArray[np.floating
     return result
 
 
-def nearest(mask: NDArray[np.unsignedinteger], size: tuple[int, int]) -> NDArray[np.unsignedinteger]:
+def nearest(mask: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """Mask (h,w) -> (H,W) by the nearest pixel centre; invents no ids."""
     rows = ((np.arange(size[0]) + 0.5) * mask.shape[0] / size[0]).astype(np.intp)
     columns = ((np.arange(size[1]) + 0.5) * mask.shape[1] / size[1]).astype(np.intp)

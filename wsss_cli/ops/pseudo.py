@@ -77,11 +77,12 @@ def otsu(histogram: NDArray[np.int64]) -> float:
     high = (mass[-1] - mass[split]) / above[split]
     between = below[split] * above[split] * (high - low) ** 2
     edges = (np.arange(BINS) + 1.0) / BINS
-    return float(edges[split][int(between.argmax())])
+    best = edges[split][between == between.max()]  # a whole gap between two groups is equally good
+    return float((best[0] + best[-1]) / 2)
 
 
 def automatic_threshold(every: Iterable[NDArray[np.float32]]) -> float:
-    """The maps (K,h,w) of all images -> one threshold without truth: Otsu's on their pooled strongest values."""
+    """The maps (K,h,w) of all images -> a threshold without truth: Otsu's on all strongest values."""
     histogram = np.zeros(BINS, np.int64)
     for maps in every:
         histogram += strength_histogram(maps)

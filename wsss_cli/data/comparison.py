@@ -1,0 +1,83 @@
+"""The two sides of an evaluation: predictions, which are masks or maps, and truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsss_cli.data.cams import Cam, decode_cam
+from wsss_cli.data.files import sha256
+from wsss_cli.data.folder import StageFolder, read_item, read_run
+from wsss_cli.data.mask_folder import MaskFolder, is_stage_folder, open_masks
+from wsss_cli.errors import RejectedInputError
+from wsss_cli.text import show
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What is compared: predictions (masks, or maps of a stage folder) and truth, with the class names."""
+
+    masks: MaskFolder | None
+    maps: StageFolder | None
+    truth: MaskFolder
+    classes: tuple[str, ...]
+
+    @property
+    def expected(self) -> list[str]:
+        """The ids that the predictions folder is about, also those that failed there."""
+        if self.masks is not None:
+            return list(self.masks.ids)
+        return sorted({*self._items, *(self.maps.failures if self.maps else ())})
+
+    @property
+    def present(self) -> frozenset[str]:
+        """The ids that have a prediction."""
+        return frozenset(self._items) if self.masks is None else self.masks.present
+
+    @property
+    def _items(self) -> Sequence[str]:
+        return tuple(self.maps.items) if self.maps else ()
+
+    def fingerprint(self, ids: Sequence[str]) -> str:
+        """The hash of the predictions of `ids`."""
+        if self.masks is not None:
+            return self.masks.fingerprint(ids)
+        items = self.maps.items if self.maps else {}
+        return sha256("".join(f"{i} {items[i].sha256 if i in items else '-'}\n" for i in ids).encode())
+
+    def read_maps(self, id: str) -> Cam:  # noqa: A002 - the contract's word
+        """The maps of one image; ItemError says what is wrong with them."""
+        if self.maps is None:
+            raise ValueError("the predictions are masks")
+        return decode_cam(read_item(self.maps, id), classes=len(self.classes))
+
+
+def open_sides(predictions: Path, truth: Path, classes: Sequence[str] | None) -> Sides:
+    """Both folders and the class names of `classes`, of the predictions, or of the truth
+    (RejectedInputError).
+    """
+    masks = maps = None
+    if is_stage_folder(predictions):
+        folder = read_run(predictions, "pseudo-labels", "predict", "cams", "crf")
+        maps = folder if folder.stage in ("cams", "crf") else None
+    if maps is None:
+        masks = open_masks(predictions)
+    true_masks = open_masks(truth)
+    named = maps.classes if maps else masks.classes if masks else None
+    if classes is None and named and true_masks.classes and named != true_masks.classes:
+        raise RejectedInputError(
+            f"{show(predictions)} and {show(truth)} name other classes: {_brief(named)} and "
+            f"{_brief(true_masks.classes)}. Pass --classes with the names in the order of the masks' ids."
+        )
+    names = tuple(classes or named or true_masks.classes or ())
+    if not names:
+        raise RejectedInputError(
+            f"Nothing names the classes of {show(predictions)}. "
+            "Pass --classes, or put a classes.txt beside the masks."
+        )
+    return Sides(masks, maps, true_masks, names)
+
+
+def _brief(names: Sequence[str]) -> str:
+    return ", ".join(show(name) for name in names[:6]) + (", ..." if len(names) > 6 else "")

@@ -1,0 +1,190 @@
+"""Cams folder -> crf folder: the same maps, snapped to the edges of their images.
+
+The maps written are the CRF's foreground marginals at full image size; the background's is 1 - their sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsss_cli.config import CRF_PRESETS, CrfConfig, Execution, as_dict, choose_preset, resolve
+from wsss_cli.data.cams import decode_cam, encode_cam, upsample
+from wsss_cli.data.folder import StageFolder, read_item, read_run
+from wsss_cli.data.images import read_image
+from wsss_cli.data.run import Run
+from wsss_cli.data.samples import find_images, select
+from wsss_cli.errors import ItemError, RejectedInputError
+from wsss_cli.ops import crf as ops
+from wsss_cli.ops.pseudo import automatic_threshold
+from wsss_cli.reporter import Reporter
+from wsss_cli.runtime.executor import run_isolated
+from wsss_cli.summary import Summary
+from wsss_cli.text import show
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that a worker process needs for one image."""
+
+    cam: bytes
+    image: Path
+    image_sha256: str | None  # of the image that the maps were made of
+    classes: int
+    config: CrfConfig
+    threshold: float
+
+
+def run(
+    cams: Path,
+    out: Path,
+    config: CrfConfig,
+    execution: Execution,
+    reporter: Reporter,
+    *,
+    given: Collection[str] = (),
+    listing: Path | None = None,
+    limit: int | None = None,
+) -> Summary:
+    """Refine every map of `cams`; figures: the settings used. The preset sets what is not in `given`."""
+    config = resolve(config, choose_preset(CRF_PRESETS, config.preset), given)
+    folder = read_run(cams, "cams")
+    ids = select(sorted({*folder.items, *folder.failures}), listing, limit, str(cams))
+    images = _images(folder)
+    threshold = _threshold(folder, config)
+    settings = {**as_dict(config), "threshold_used": threshold}
+    stage = Run(
+        out,
+        "crf",
+        configuration=settings,
+        classes=folder.classes,
+        inputs={"cams": {"path": str(cams.absolute()), "fingerprint": folder.recipe}},
+        ids=ids,
+        suffix=".npz",
+        facts={**folder.manifest["facts"], "maps": "marginals", "background": "1 - sum of the maps"},
+        execution=execution,
+        reporter=reporter,
+    )
+    with stage:
+        todo = [id_ for id_ in stage.ids if not stage.finished(id_, _inputs(folder, id_))]
+        if not execution.dry_run:
+            _refine_all(stage, folder, todo, _Plan(images, config, threshold, execution.workers), reporter)
+    return Summary(
+        "crf", out, stage.counts, stage.failures, {**settings, "images": len(ids), "todo": len(todo)}
+    )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What all images of one run share."""
+
+    images: dict[str, Path]
+    config: CrfConfig
+    threshold: float
+    workers: int
+
+
+def _images(folder: StageFolder) -> dict[str, Path]:
+    root = Path(folder.manifest["facts"]["images"])
+    if not root.is_dir():
+        raise RejectedInputError(
+            f"The images of {show(folder.path)} are no longer in {show(root)}. "
+            "Put them back or make the cams again."
+        )
+    return {sample.id: sample.path for sample in find_images(root)}
+
+
+def _threshold(folder: StageFolder, config: CrfConfig) -> float:
+    """The map value where class and background are equally likely: as given, or found on all maps of the
+    folder.
+    """
+    if config.threshold != "auto":
+        return float(config.threshold)
+    if config.background == "power":
+        return 0.0  # not used
+    return round(automatic_threshold(_all_maps(folder)), 3)
+
+
+def _all_maps(folder: StageFolder) -> Iterator[NDArray[np.float32]]:
+    for id_ in folder.items:
+        try:
+            yield decode_cam(read_item(folder, id_), classes=len(folder.classes)).maps
+        except ItemError:
+            continue  # it will be reported when its turn comes
+
+
+def _inputs(folder: StageFolder, id_: str) -> dict[str, str]:
+    item = folder.items.get(id_)
+    return {} if item is None else {"cam": item.sha256, "image": item.inputs.get("image", "")}
+
+
+def _refine_all(stage: Run, folder: StageFolder, todo: list[str], plan: _Plan, reporter: Reporter) -> None:
+    reporter.start("crf", len(todo))
+    for id_, result in run_isolated(
+        "wsss_cli.stages.crf:refine", _work(folder, todo, plan), workers=plan.workers
+    ):
+        if isinstance(result, ItemError):
+            stage.fail(id_, result)
+        else:
+            stage.write(id_, result, inputs=_inputs(folder, id_), **folder.items[id_].facts)
+        reporter.advance()
+
+
+def _work(folder: StageFolder, todo: list[str], plan: _Plan) -> Iterator[tuple[str, Work | ItemError]]:
+    for id_ in todo:
+        try:
+            payload = read_item(folder, id_)
+            if id_ not in plan.images:
+                raise ItemError("image-missing", f"The image of '{show(id_)}' is no longer there.")
+        except ItemError as error:
+            yield id_, error
+            continue
+        digest = folder.items[id_].inputs.get("image")
+        yield id_, Work(payload, plan.images[id_], digest, len(folder.classes), plan.config, plan.threshold)
+
+
+def refine(work: Work | ItemError) -> bytes:
+    """One cams file -> the bytes of one crf file; runs in a worker process, which the CRF may crash."""
+    if isinstance(work, ItemError):
+        raise work
+    cam = decode_cam(work.cam, classes=work.classes)
+    image, digest = read_image(work.image)
+    if work.image_sha256 not in (None, digest):
+        raise ItemError("image-changed", f"{show(work.image)} has changed since its maps were made.")
+    if image.shape[:2] != cam.size:
+        height, width = image.shape[:2]
+        raise ItemError(
+            "size-mismatch", f"size mismatch cam {cam.size[0]}x{cam.size[1]} image {height}x{width}."
+        )
+    try:
+        marginals = ops.marginals(
+            image,
+            _start(upsample(cam), work.config, work.threshold),
+            _pairwise(work.config),
+            work.config.iterations,
+        )
+    except ValueError as error:
+        raise ItemError("crf-failed", f"The CRF refused '{show(work.image)}': {error}.") from None
+    return encode_cam(replace(cam, maps=np.clip(marginals[1:], 0.0, 1.0)))
+
+
+def _start(maps: NDArray[np.float32], config: CrfConfig, threshold: float) -> NDArray[np.float32]:
+    if config.background == "power":
+        return ops.background_power(maps, config.alpha)
+    if config.background == "label":
+        return ops.background_label(maps, threshold, config.certainty)
+    return ops.background_logistic(maps, threshold, config.temperature)
+
+
+def _pairwise(config: CrfConfig) -> ops.Pairwise:
+    return ops.Pairwise(
+        gaussian_sxy=config.gaussian_sxy,
+        gaussian_compat=config.gaussian_compat,
+        bilateral_sxy=config.bilateral_sxy,
+        bilateral_srgb=config.bilateral_srgb,
+        bilateral_compat=config.bilateral_compat,
+    )

@@ -1,0 +1,153 @@
+"""Cams or crf folder -> masks folder: maps become palette PNGs with an ignore band.
+
+Maps of 'wsss cams' are cut at a threshold, by default one that is found without truth. Marginals of 'wsss
+crf' need none: the most probable of background and classes wins; a given number is a threshold on the
+marginal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsss_cli.config import Execution, PseudoLabelsConfig, as_dict
+from wsss_cli.data.cams import Cam, decode_cam, upsample
+from wsss_cli.data.folder import StageFolder, read_item, read_run
+from wsss_cli.data.masks import Mask, classes_txt, encode_mask, ignore_value
+from wsss_cli.data.run import Run
+from wsss_cli.data.samples import select
+from wsss_cli.errors import ItemError
+from wsss_cli.ops.pseudo import automatic_threshold, label_mask, marginal_mask
+from wsss_cli.reporter import Reporter
+from wsss_cli.summary import Summary
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How maps become a mask: `threshold` is None where the most probable wins."""
+
+    name: str
+    threshold: float | None
+    band: float
+
+    def mask(self, maps: NDArray[np.float32], ids: NDArray[np.int64], ignore: int) -> Mask:
+        """Maps (K,H,W) of the classes `ids` -> mask (H,W)."""
+        if self.threshold is None:
+            return marginal_mask(maps, ids, self.band, ignore=ignore)
+        low, high = self.threshold - self.band / 2, self.threshold + self.band / 2
+        return label_mask(maps, ids, max(low, 0.0), high, ignore=ignore)
+
+
+def run(
+    maps: Path,
+    out: Path,
+    config: PseudoLabelsConfig,
+    execution: Execution,
+    reporter: Reporter,
+    *,
+    listing: Path | None = None,
+    limit: int | None = None,
+) -> Summary:
+    """Write a mask for every item of `maps`; figures: rule, threshold, coverage (percent of pixels not
+    ignored).
+    """
+    folder = read_run(maps, "cams", "crf")
+    ids = select(sorted({*folder.items, *folder.failures}), listing, limit, str(maps))
+    rule = _rule(folder, config)
+    ignore = ignore_value(len(folder.classes))
+    chosen = {"rule": rule.name, "threshold": rule.threshold, "ignore_band": rule.band}
+    stage = Run(
+        out,
+        "pseudo-labels",
+        configuration={**as_dict(config), "rule": rule.name, "threshold_used": rule.threshold},
+        classes=folder.classes,
+        inputs={"maps": {"path": str(maps.absolute()), "fingerprint": folder.recipe}},
+        ids=ids,
+        suffix=".png",
+        facts={"images": folder.manifest["facts"].get("images"), "ignore": ignore, **chosen},
+        execution=execution,
+        reporter=reporter,
+    )
+    with stage:
+        todo = [id_ for id_ in stage.ids if not stage.finished(id_, _inputs(folder, id_))]
+        if not execution.dry_run:
+            stage.extra("classes.txt", classes_txt(folder.classes))
+            _label_all(stage, folder, todo, rule, reporter)
+    figures = {**chosen, "images": len(ids), "todo": len(todo)}
+    if not execution.dry_run:
+        figures.update(_pixel_figures(read_run(out, "pseudo-labels"), reporter))
+    return Summary("pseudo-labels", out, stage.counts, stage.failures, figures)
+
+
+def _rule(folder: StageFolder, config: PseudoLabelsConfig) -> Rule:
+    if config.threshold != "auto":
+        return Rule("given", float(config.threshold), config.ignore_band)
+    if folder.stage == "crf":
+        return Rule("argmax", None, config.ignore_band)
+    return Rule("otsu", round(automatic_threshold(_all_maps(folder)), 3), config.ignore_band)
+
+
+def _all_maps(folder: StageFolder) -> Iterator[NDArray[np.float32]]:
+    for id_ in folder.items:
+        try:
+            yield decode_cam(read_item(folder, id_), classes=len(folder.classes)).maps
+        except ItemError:
+            continue  # it will be reported when its turn comes
+
+
+def _inputs(folder: StageFolder, id_: str) -> dict[str, str]:
+    item = folder.items.get(id_)
+    return {} if item is None else {"maps": item.sha256, "image": item.inputs.get("image", "")}
+
+
+def _label_all(stage: Run, folder: StageFolder, todo: list[str], rule: Rule, reporter: Reporter) -> None:
+    ignore = ignore_value(len(folder.classes))
+    reporter.start("pseudo-labels", len(todo))
+    for id_ in todo:
+        try:
+            cam = decode_cam(read_item(folder, id_), classes=len(folder.classes))
+            mask = rule.mask(upsample(cam), cam.classes, ignore)
+            payload = encode_mask(mask, folder.classes)
+        except ItemError as error:
+            stage.fail(id_, error)
+        else:
+            stage.write(id_, payload, inputs=_inputs(folder, id_), **_facts(cam, mask, ignore))
+        reporter.advance()
+
+
+def _facts(cam: Cam, mask: Mask, ignore: int) -> dict[str, Any]:
+    ignored = int(np.count_nonzero(mask == ignore))
+    return {
+        "size": list(cam.size),
+        "classes": cam.classes.tolist(),
+        "pixels": {
+            "background": int(np.count_nonzero(mask == 0)),
+            "classes": int(np.count_nonzero(mask)) - ignored,
+            "ignored": ignored,
+        },
+        "empty_maps": int(
+            np.count_nonzero(cam.maps.reshape(len(cam.maps), -1).max(axis=1, initial=0.0) == 0)
+        ),
+    }
+
+
+def _pixel_figures(made: StageFolder, reporter: Reporter) -> dict[str, Any]:
+    facts = [item.facts for item in made.items.values()]
+    pixels = {
+        name: sum(fact["pixels"][name] for fact in facts) for name in ("background", "classes", "ignored")
+    }
+    total = sum(pixels.values())
+    empty = sum(1 for fact in facts if fact["empty_maps"])
+    if empty:
+        reporter.note(f"{empty} of {len(facts)} images have a class whose map is zero everywhere.")
+    return {
+        "coverage": round(100 * (total - pixels["ignored"]) / total, 4) if total else None,
+        "foreground": round(100 * pixels["classes"] / total, 4) if total else None,
+        "without_classes": sum(1 for fact in facts if not fact["classes"]),
+        "empty_maps": empty,
+    }
