@@ -1,0 +1,133 @@
+"""The training loop: published rates, groups, fixed batches, resume without a trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from wsss_cli.errors import EnvironmentProblemError
+from wsss_cli.methods import aream
+from wsss_cli.nets.backbones.load import load_backbone
+from wsss_cli.runtime import train_loop
+from wsss_cli.runtime.seed import local_randomness, seed_everything
+from wsss_cli.runtime.train_loop import EpochSampler, Recipe, State, batches, fit, learning_rate
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "aream_mctformer.npz"
+
+
+def recipe(**changes: object) -> Recipe:
+    """A short recipe."""
+    values = {
+        "epochs": 4, "batch_size": 2, "lr": 0.1, "weight_decay": 0.1, "warmup_epochs": 0.0,
+        "schedule": "cosine", "precision": "fp32", "seed": 3,
+    }  # fmt: skip
+    return Recipe(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_published_rates() -> None:
+    """The paper's preset repeats the authors' rate of each epoch, two idle ones included."""
+    published = np.load(GOLDEN)["lr_mct_epoch"]
+    rates = [train_loop.timm_epoch_rate(6.25e-5, epoch, 60) for epoch in range(60)]
+    np.testing.assert_allclose(rates, published, rtol=1e-6)
+
+
+def test_published_groups() -> None:
+    """Weight decay pulls on the authors' parameters and no others."""
+    golden = np.load(GOLDEN)
+    method = aream.build(load_backbone("deit_tiny_patch16_224").backbone, 4, aream.TrainOptions())
+    decays = {id(p): group.decay for group in method.param_groups() for p in group.parameters}
+    named = {name.removeprefix("backbone."): p for name, p in method.classifier.named_parameters()}
+    assert {name for name, p in named.items() if decays[id(p)]} == {str(n) for n in golden["optim_mct_decay_names"]}
+    assert {n for n, p in named.items() if not decays[id(p)]} == {str(n) for n in golden["optim_mct_nodecay_names"]}
+
+
+def test_rate_rises_then_falls() -> None:
+    """Linear warm-up to the full rate, then down to a hundredth of it."""
+    plan = recipe(warmup_epochs=1.0)
+    rates = [learning_rate(plan, epoch, step, 10) for epoch in range(4) for step in range(10)]
+    assert rates[:11] == sorted(rates[:11])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[10] == pytest.approx(0.1)
+    assert rates[-1] < 0.003
+    assert learning_rate(recipe(schedule="poly"), 2, 0, 10) == pytest.approx(0.1 * (0.01 + 0.99 * 0.5**0.9))
+
+
+def test_batches_of_an_epoch_do_not_depend_on_the_start() -> None:
+    """A training resumed at epoch 2 sees the same batches as an undisturbed one; the rest of a batch is dropped."""
+    whole, resumed = list(EpochSampler(5, recipe(), 0)), list(EpochSampler(5, recipe(), 2))
+    assert whole[4:] == resumed
+    assert len(whole) == 4 * 2
+    assert {index for _, index in whole[0] + whole[1]} <= set(range(5))
+    assert len(list(EpochSampler(1, recipe(), 3))) == 1
+
+
+class Noise(Dataset[Tensor]):
+    """Samples drawn from their own place."""
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, place: tuple[int, int]) -> Tensor:
+        with local_randomness(*place):
+            return torch.randn(3)
+
+
+def train(state: State, stop: int | None = None) -> tuple[nn.Module, list[State]]:
+    """Fit a small net with dropout on noise; `stop` raises after that epoch."""
+    seed_everything(0)
+    model = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+    plan, kept = recipe(), []
+
+    def keep(now: State) -> None:
+        model_copy = {name: value.clone() for name, value in now.model.items()}
+        kept.append(State(now.epoch, model_copy, now.optimizer, now.history))
+        if now.epoch == stop:
+            raise KeyboardInterrupt
+
+    def losses(batch: Tensor, *_: int) -> dict[str, Tensor]:
+        return {"square": model(batch).square().mean(), "size": model(batch).abs().mean()}
+
+    try:
+        fit(
+            model, losses, [(list(model.parameters()), 1.0, True)], lambda epoch: batches(Noise(), plan, epoch, 0), plan,
+            state, device=torch.device("cpu"), before_epoch=lambda _: None, after_epoch=keep, advance=lambda _: None,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        pass
+    return model, kept
+
+
+def test_resumed_training_ends_like_an_undisturbed_one() -> None:
+    """Same weights to the last bit, dropout and all, and the same history."""
+    whole, states = train(State())
+    _, broken = train(State(), stop=2)
+    resumed, rest = train(broken[-1])
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name])
+    assert rest[-1].history == states[-1].history
+    assert states[-1].history[-1]["square"] < states[0].history[0]["square"]
+
+
+def test_a_loss_that_is_not_finite_stops() -> None:
+    """The place is named and so is the remedy."""
+    model = nn.Linear(3, 1)
+    plan = recipe()
+    with pytest.raises(EnvironmentProblemError, match=r"not finite at epoch 1, step 1. Lower --lr"):
+        fit(
+            model, lambda batch, *_: {"bad": model(batch).sum() * float("nan")}, [(list(model.parameters()), 1.0, True)],
+            lambda epoch: batches(Noise(), plan, epoch, 0), plan, State(), device=torch.device("cpu"),
+            before_epoch=lambda _: None, after_epoch=lambda _: None, advance=lambda _: None,
+        )  # fmt: skip
+
+
+def test_loading_processes_change_nothing() -> None:
+    """The stream is the same from two processes as from none."""
+    alone, apart = batches(Noise(), recipe(), 2, 0), batches(Noise(), recipe(), 2, 2)
+    assert alone[0] == apart[0]
+    for mine, theirs in zip(alone[1], apart[1], strict=True):
+        assert torch.equal(mine, theirs)
