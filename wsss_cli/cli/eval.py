@@ -22,6 +22,7 @@ def evaluate(
     truth: shared.Truth,
     listing: shared.Listing = None,
     limit: shared.Limit = None,
+    classes: shared.Classes = None,
     missing: Annotated[
         str, typer.Option(help="A truth without prediction: error, skip, or background in its place.")
     ] = DEFAULT.missing,
@@ -65,5 +66,6 @@ def evaluate(
             reporter,
             listing=listing,
             limit=limit,
+            classes=job.classes,
         )
     job.finish(summary)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -19,7 +19,10 @@ Checkpoint = Annotated[Path, typer.Argument(metavar="CKPT", help="A ckpt.pt writ
 Labels = Annotated[Path, _input("--labels", help=_LABELS)]
 OptionalLabels = Annotated[Path | None, _input("--labels", help=_LABELS)]
 LabelFormat = Annotated[str, _input("--label-format", help="How to read --labels; auto looks at the file.")]
-Unlabelled = Annotated[str, _input("--unlabelled", help="Images without labels: error, skip or background.")]
+Unlabelled = Annotated[
+    Literal["error", "skip", "background"],
+    _input("--unlabelled", help="What to do with images without labels."),
+]
 Listing = Annotated[
     Path | None, _input("--list", metavar="FILE|-", help="Only the image ids in this file, one a line.")
 ]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,9 +21,11 @@ from wsss_cli.config import (
     TrainClsConfig,
     TrainSegConfig,
 )
+from wsss_cli.errors import UsageError
 from wsss_cli.summary import Summary
 
 SCORED = "eval-"
+STDIN = Path("-")
 CLS = TrainClsConfig()
 CAMS = CamsConfig()
 CRF = CrfConfig()
@@ -98,6 +99,8 @@ def run(
 ) -> None:
     """Run the whole pipeline under one folder; the same command again resumes."""
     job = Job(ctx, locals())
+    if STDIN in (listing, val_listing):
+        raise UsageError("'wsss run' reads a list more than once; write it to a file instead of '-'.")
     pipeline = Pipeline(job, out, truth)
     chosen: dict[str, Any] = {"listing": listing, "limit": limit, "classes": job.classes}
     chosen |= {"label_format": label_format, "unlabelled": unlabelled}
@@ -121,7 +124,7 @@ def run(
             pipeline.add("predictions", predict.run, PredictConfig, checkpoint, images, **chosen)
             if val_listing:
                 pipeline.score("predictions", "val")
-    job.finish(pipeline.summary())
+    job.finish(pipeline.summary(), pipeline.images)
 
 
 class Pipeline:
@@ -154,22 +157,24 @@ class Pipeline:
         if self._truth is not None:
             self.add(f"{SCORED}{name or of}", scoring.run, EvalConfig, self._folder / of, self._truth)
 
+    @property
+    def images(self) -> int:
+        """The number of images in the largest stage."""
+        return max((said.counts.total for said in self._said.values() if said.counts), default=0)
+
     def summary(self) -> Summary:
-        """All counts and failures together, and the mIoU of every stage that was scored."""
+        """What failed and where first, and the mIoU of every stage that was scored."""
+        failures: dict[str, str] = {}
+        for name, said in self._said.items():
+            failures = {**{id_: f"{name}: {why}" for id_, why in said.failures.items()}, **failures}
         scores = {name: said.figures["miou"] for name, said in self._said.items() if name.startswith(SCORED)}
         stages = {name: json_object(said) for name, said in self._said.items()}
         return Summary(
             "run",
             self._folder,
-            total([said.counts for said in self._said.values() if said.counts is not None]),
-            {f"{name}/{id_}": why for name, said in self._said.items() for id_, why in said.failures.items()},
-            {"miou": {name.removeprefix(SCORED): miou for name, miou in scores.items()}, "stages": stages},
+            failures=failures,
+            figures={
+                "miou": {name.removeprefix(SCORED): miou for name, miou in scores.items()},
+                "stages": stages,
+            },
         )
-
-
-def total(counts: Sequence[Any]) -> Any:
-    """The sum of each field."""
-    if not counts:
-        return None
-    names = [field.name for field in dataclasses.fields(counts[0])]
-    return dataclasses.replace(counts[0], **{name: sum(getattr(c, name) for c in counts) for name in names})

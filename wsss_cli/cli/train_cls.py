@@ -10,8 +10,10 @@ import typer
 from wsss_cli.cli import options as shared
 from wsss_cli.cli.job import Job
 from wsss_cli.config import Execution, TrainClsConfig
+from wsss_cli.methods import METHODS
 
 DEFAULT = TrainClsConfig()
+METHOD_HELP = f"How the classifier learns to say where: {', '.join(METHODS.names())}."
 SETTINGS = list(DEFAULT.options)
 
 
@@ -26,9 +28,7 @@ def train_cls(
     limit: shared.Limit = None,
     classes: shared.Classes = None,
     weights: shared.Weights = None,
-    method: Annotated[
-        str, typer.Option(help="How the classifier is made to say where: cam, mct, aream, ...")
-    ] = DEFAULT.method,
+    method: Annotated[str, typer.Option(help=METHOD_HELP)] = DEFAULT.method,
     preset: shared.Preset = DEFAULT.preset,
     backbone: Annotated[
         str, typer.Option(help="tiny, or the name of a timm network; auto: the method's own.")

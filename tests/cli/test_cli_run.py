@@ -1,0 +1,139 @@
+"""`wsss run` with stages that only pretend: their order, their folders, and what is passed on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import wsss_cli.stages
+from wsss_cli import config
+from wsss_cli.cli import main
+from wsss_cli.summary import Summary
+
+RUN = ["run", "images", "--labels", "labels.csv", "-o", "r"]
+STAGES = ("train_cls", "cams", "crf", "pseudo_labels", "train_seg", "predict", "eval")
+
+
+@dataclass
+class Call:
+    """What one stage was called with."""
+
+    stage: str
+    inputs: tuple[str, ...]
+    out: str
+    config: Any
+    named: dict[str, Any]
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
+    made: list[Call] = []
+
+    def pretend(stage: str) -> SimpleNamespace:
+        def run(*positional: Any, **named: Any) -> Summary:
+            *inputs, out, chosen, _, _ = positional
+            made.append(Call(stage, tuple(map(str, inputs)), str(out), chosen, named))
+            figures = {"miou": float(len(made))} if stage == "eval" else {}
+            failures = {"a/1": "broken"} if stage in ("cams", "crf") else {}
+            counts = SimpleNamespace(total=4, done=3, failed=1, skipped=0) if failures else None
+            return Summary(stage, out, counts, failures, figures)  # type: ignore[arg-type]
+
+        return SimpleNamespace(run=run)
+
+    def draw(masks: Path, out: Path, *, truth: Path | None) -> None:
+        made.append(Call("overlay", (str(masks),), str(out), None, {"truth": truth}))
+
+    for stage in STAGES:
+        monkeypatch.setattr(wsss_cli.stages, stage, pretend(stage), raising=False)
+    monkeypatch.setattr(wsss_cli.stages, "overlay", SimpleNamespace(run=draw), raising=False)
+    return made
+
+
+def test_stages_in_order_with_truth(calls: list[Call]) -> None:
+    """Every stage reads the folder of the one before; each result is scored as soon as it is there."""
+    main([*RUN, "--truth", "truth", "--list", "train.txt", "--val-list", "val.txt"])
+
+    assert [(call.stage, *call.inputs, call.out) for call in calls] == [
+        ("train_cls", "images", "labels.csv", "r/cls"),
+        ("cams", "r/cls/ckpt.pt", "images", "r/cams"),
+        ("eval", "r/cams", "truth", "r/eval-cams"),
+        ("crf", "r/cams", "r/crf"),
+        ("eval", "r/crf", "truth", "r/eval-crf"),
+        ("pseudo_labels", "r/crf", "r/pseudo-labels"),
+        ("eval", "r/pseudo-labels", "truth", "r/eval-pseudo-labels"),
+        ("overlay", "r/pseudo-labels", "r/overlay.png"),
+        ("train_seg", "r/pseudo-labels", "r/seg"),
+        ("predict", "r/seg/ckpt.pt", "images", "r/predictions"),
+        ("eval", "r/predictions", "truth", "r/eval-val"),
+    ]
+    lists = {call.stage: call.named.get("listing") for call in calls}
+    assert lists["train_cls"] == lists["cams"] == Path("train.txt")
+    assert lists["predict"] == Path("val.txt")
+
+
+def test_without_truth_nothing_is_scored(calls: list[Call]) -> None:
+    """Without --truth and lists there are six stages and a picture; all images are segmented."""
+    main(RUN)
+
+    assert [call.stage for call in calls] == [
+        *("train_cls", "cams", "crf", "pseudo_labels", "overlay", "train_seg", "predict")
+    ]
+    assert calls[-1].named == {"listing": None, "limit": None}
+
+
+def test_options_reach_their_stages(calls: list[Call]) -> None:
+    """What was typed is passed on and marked as given; the rest are the stages' own defaults."""
+    typed = "--method mct --backbone tiny --epochs 2 --set k=1 --crf-preset irn --threshold 0.3 --seed 5"
+    main([*RUN, *typed.split(), "--classes", "dog,cat", "--cams-set", "n=2"])
+    made = {call.stage: call for call in calls}
+
+    assert made["train_cls"].config == config.TrainClsConfig(
+        method="mct", backbone="tiny", epochs=2, options=("k=1",), seed=5
+    )
+    assert made["train_cls"].named["given"] == {"method", "backbone", "epochs", "options", "seed"}
+    assert made["cams"].config == config.CamsConfig(options=("n=2",))
+    assert made["cams"].named["given"] == {"options"}
+    assert made["crf"].config == config.CrfConfig(preset="irn")
+    assert made["crf"].named["given"] == {"preset"}
+    assert made["pseudo_labels"].config == config.PseudoLabelsConfig(threshold="0.3")
+    assert made["train_seg"].config == config.TrainSegConfig(seed=5)
+    assert made["train_cls"].named["classes"] == made["cams"].named["classes"] == ("dog", "cat")
+
+
+def test_json_of_a_run(calls: list[Call], capsys: pytest.CaptureFixture[str]) -> None:
+    """One object: the mIoU of each scored stage, every stage's own summary, a failed image once."""
+    code = main([*RUN, "--truth", "truth", "--val-list", "v", "--json", "--allow-failed", "25%"])
+    out, err = capsys.readouterr()
+    said = json.loads(out)
+
+    assert code == 0
+    assert "eval-cams: miou 3" in err
+    assert list(said["miou"].items()) == [("cams", 3), ("crf", 5), ("pseudo-labels", 7), ("val", 11)]
+    assert said["failures"] == {"a/1": "cams: broken"}
+    assert said["stages"]["eval-val"]["miou"] == 11
+    assert len(calls) == 11
+
+
+def test_failed_images_count_once(calls: list[Call], capsys: pytest.CaptureFixture[str]) -> None:
+    """An image that fails in one stage and is missing in the next is one failed image of four."""
+    assert main(RUN) == 3
+    assert "1 of 4 items failed" in capsys.readouterr().err
+    assert len(calls) == 7
+
+
+def test_dry_run_stops_after_the_first_stage(calls: list[Call]) -> None:
+    """The later stages have nothing to look at yet."""
+    assert main([*RUN, "--dry-run"]) == 0
+    assert [call.stage for call in calls] == ["train_cls"]
+
+
+def test_list_from_stdin_is_refused(calls: list[Call], capsys: pytest.CaptureFixture[str]) -> None:
+    """stdin can be read once, but the list is needed by several stages."""
+    assert main([*RUN, "--list", "-"]) == 2
+    assert "write it to a file" in capsys.readouterr().err
+    assert calls == []
