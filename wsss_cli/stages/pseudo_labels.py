@@ -130,9 +130,7 @@ def _facts(cam: Cam, mask: Mask, ignore: int) -> dict[str, Any]:
             "classes": int(np.count_nonzero(mask)) - ignored,
             "ignored": ignored,
         },
-        "empty_maps": int(
-            np.count_nonzero(cam.maps.reshape(len(cam.maps), -1).max(axis=1, initial=0.0) == 0)
-        ),
+        "empty_maps": int(np.count_nonzero(cam.maps.max(axis=(1, 2)) == 0)),
     }
 
 
