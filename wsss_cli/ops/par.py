@@ -38,15 +38,23 @@ def _neighbours(pictures: Tensor, dilations: Sequence[int]) -> Iterator[Tensor]:
 
 def kernel(guide: Tensor, dilations: Sequence[int] = DILATIONS, w1: float = 0.3, w2: float = 0.01) -> Tensor:
     """κ (B, n, H, W) of a guide picture (B, 3, H, W), n = 8 · dilations; any range of values does."""
-    around = torch.stack(list(_neighbours(guide, dilations)), dim=2)
-    sigma = around.std(dim=2, keepdim=True)
-    rgb = -(((around - guide.unsqueeze(2)).abs() / (sigma + 1e-8) / w1) ** 2)
-    distance = torch.tensor([math.hypot(dy, dx) for dy, dx in _offsets(dilations)], dtype=guide.dtype, device=guide.device)
+    views = list(_neighbours(guide, dilations))
+    mean = torch.stack(views).mean(dim=0)
+    variance = torch.zeros_like(guide)
+    for view in views:
+        variance.add_((view - mean).square_())
+    sigma = (variance / (len(views) - 1)).sqrt()
+    weight = 1 / ((sigma + 1e-8) * w1).square()
+    # One neighbour at a time: the whole (B, 3, n, H, W) at once takes four times as long.
+    rgb = torch.stack([-(view - guide).square_().mul_(weight).mean(dim=1) for view in views], dim=1)
+    distance = guide.new_tensor([math.hypot(dy, dx) for dy, dx in _offsets(dilations)])
     position = -((distance / (distance.std() + 1e-8) / w1) ** 2)
-    return rgb.mean(dim=1).softmax(dim=1) + w2 * position.softmax(dim=0)[None, :, None, None]
+    return rgb.softmax(dim=1).add_(w2 * position.softmax(dim=0)[None, :, None, None])
 
 
-def refine(masks: Tensor, kappa: Tensor, dilations: Sequence[int] = DILATIONS, iterations: int = 10) -> Tensor:
+def refine(
+    masks: Tensor, kappa: Tensor, dilations: Sequence[int] = DILATIONS, iterations: int = 10
+) -> Tensor:
     """`iterations` steps of mask ← Σ_n κ[·,n] mask[·+n]; masks (B, C, H, W), κ (B, n, H, W) -> (B, C, H, W)."""
     weights = [kappa[:, n : n + 1] for n in range(kappa.shape[1])]
     for _ in range(iterations):
