@@ -18,10 +18,10 @@ test-real: $(VENV)/.wsss-installed-dev
 	$(BIN)/python -m pytest -m real
 
 lint: $(VENV)/.wsss-installed-dev
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/mypy
-	$(BIN)/codespell
+	$(BIN)/python -m ruff check
+	$(BIN)/python -m ruff format --check
+	$(BIN)/python -m mypy
+	$(BIN)/python -m codespell_lib --skip $(DEMO)
 
 clean:
 	rm -rf $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -160,7 +163,7 @@ def test_interrupt_ends_with_130(pretend: Callable[..., Fake], capsys: pytest.Ca
     pretend(KeyboardInterrupt())
 
     assert main(CAMS) == 130
-    assert "Traceback" not in capsys.readouterr().err
+    assert capsys.readouterr().err == "wsss: stopped; the same command continues from here.\n"
 
 
 def test_sigterm_leaves_every_block_and_ends_with_143(pretend: Callable[..., Fake]) -> None:
@@ -194,11 +197,28 @@ def test_a_bug_shows_its_traceback(pretend: Callable[..., Fake], capsys: pytest.
     assert err.endswith("TypeError: not foreseen\n")
 
 
-def test_out_of_memory_is_the_environment(pretend: Callable[..., Fake]) -> None:
-    """MemoryError ends with 5."""
-    pretend(MemoryError())
+class OutOfMemoryError(RuntimeError):
+    """As torch names it."""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError(), "Out of memory."),
+        (OutOfMemoryError("CUDA"), "Out of memory."),
+        (OSError(errno.ENOSPC, "No space left on device", "a/b"), "No space left on device (a/b)."),
+        (PermissionError(errno.EACCES, "Permission denied"), "Permission denied."),
+    ],
+)
+def test_a_problem_of_the_machine_is_no_bug(
+    error: Exception, said: str, pretend: Callable[..., Fake], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Memory, disk and permission end with 5 in one line."""
+    pretend(error)
 
     assert main(CAMS) == 5
+    assert (err := capsys.readouterr().err).startswith(f"wsss: error[E_ENVIRONMENT]: {said}")
+    assert err.count("\n") == 1
 
 
 def test_json_is_one_object(pretend: Callable[..., Fake], capsys: pytest.CaptureFixture[str]) -> None:
@@ -341,15 +361,24 @@ def test_reader_that_goes_away(typed: list[str]) -> None:
     assert process.returncode == 141
 
 
-def test_full_stdout_is_the_environment() -> None:
+@pytest.mark.parametrize("typed", [[*CAMS, "--json"], ["--help"], ["--version"]])
+def test_full_stdout_is_the_environment(typed: list[str]) -> None:
     """A disk that is full behind stdout: exit 5 in one line."""
     with Path("/dev/full").open("w") as full:
-        process = start(*CAMS, "--json", stdout=full)
+        process = start(*typed, stdout=full)
         err = process.communicate(timeout=60)[1].decode()
 
     assert process.returncode == 5
-    assert err.startswith("wsss: error[E_ENVIRONMENT]: Cannot write to stdout: No space left on device.")
+    assert re.match(r"wsss: error\[E_ENVIRONMENT\]: .*No space left on device\.", err)
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_closed_streams_change_nothing(closed: str) -> None:
+    """A stream closed by the shell is as good as /dev/null."""
+    command = shlex.join([sys.executable, "-c", PROGRAM, *CAMS, "--json"])
+
+    assert subprocess.run(f"{command} {closed}", shell=True, check=False).returncode == 0
 
 
 def test_stage_module_may_be_anything_with_run(pretend: Callable[..., Fake]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import sys
@@ -20,7 +22,10 @@ from wsss_cli.errors import EnvironmentProblemError, UsageError, WsssError
 
 BUG = 1
 READER_GONE = 141
+MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+MACHINE |= {errno.EACCES, errno.EPERM}
 INTERRUPTED = 130
+STOPPED = 129  # from here on: 128 and the number of the signal
 EPILOG = "Every option has a variable: --batch-size is WSSS_BATCH_SIZE. The command line wins over it."
 
 app = typer.Typer(name="wsss", no_args_is_help=False, pretty_exceptions_enable=False, epilog=EPILOG)
@@ -62,14 +67,16 @@ def wsss(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    _open_streams()
     with _clean_stop():
         try:
             code = _outcome(list(sys.argv[1:] if argv is None else argv))
-            sys.stdout.flush()
         except BrokenPipeError:
             code = READER_GONE
     if code == READER_GONE:
         _forget_reader()
+    elif code >= STOPPED:
+        console.write_line("wsss: stopped; the same command continues from here.")
     return code
 
 
@@ -87,23 +94,23 @@ def build() -> Any:
 def _outcome(arguments: list[str]) -> int:
     try:
         code = build().main(arguments, prog_name="wsss", standalone_mode=False)
+        sys.stdout.flush()
     except SystemExit as stop:  # rich and Typer end so when the reader of their text is gone
         return READER_GONE if isinstance(stop.__context__, BrokenPipeError) else _as_code(stop.code)
     except WsssError as error:
         return _report(error)
     except _TyperUsageError as error:
         return _report(UsageError(_sentence(error)))
-    except MemoryError:
-        return _report(
-            EnvironmentProblemError("Out of memory. Try a smaller --batch-size or less --workers.")
-        )
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
     except Terminated as stop:
         return stop.exit_code
     except BrokenPipeError:
         raise
-    except Exception:
+    except Exception as error:
+        problem = _environment(error)
+        if problem:
+            return _report(EnvironmentProblemError(problem))
         console.write_line(traceback.format_exc().rstrip())
         return BUG
     return _as_code(code)
@@ -112,6 +119,16 @@ def _outcome(arguments: list[str]) -> int:
 def _report(error: WsssError) -> int:
     console.write_error(error.code, str(error))
     return error.exit_code
+
+
+def _environment(error: Exception) -> str:
+    """What is wrong with the machine, if the error says that; torch's own error is known by its name."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "Out of memory. Try a smaller --batch-size or less --workers, then run the same command again."
+    if isinstance(error, OSError) and error.errno in MACHINE:
+        where = f" ({error.filename})" if error.filename else ""
+        return f"{error.strerror}{where}. Mend that and run the same command again."
+    return ""
 
 
 def _sentence(error: Exception) -> str:
@@ -142,6 +159,13 @@ def _clean_stop() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _open_streams() -> None:
+    """A stream that was closed before the start (`2>&-`) takes what is written and forgets it."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, io.StringIO())
 
 
 def _forget_reader() -> None:
