@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import importlib
+import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -156,3 +158,11 @@ def test_no_file_is_opened_the_dangerous_way(module: str) -> None:
     text = MODULES[module].read_text(encoding="utf-8")
 
     assert [word for word in DANGEROUS if word in text] == []
+
+
+def test_tests_have_no_network() -> None:
+    """The fixture that closes the network works."""
+    with pytest.raises(AssertionError, match="no network"):
+        socket.create_connection(("192.0.2.1", 80), timeout=1)
+    with pytest.raises(AssertionError, match="no network"):
+        urllib.request.urlopen("http://example.org")
