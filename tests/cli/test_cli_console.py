@@ -100,7 +100,7 @@ def test_brief_of_a_stage(capsys: pytest.CaptureFixture[str]) -> None:
     """One of several stages gets one line."""
     Console().show_brief("eval-cams", Summary("eval", Path("x"), figures={"miou": 41.237, "threshold": 0.4}))
 
-    assert capsys.readouterr().err == "eval-cams: miou 41.24, threshold 0.4\n"
+    assert capsys.readouterr().err == "eval-cams: done, miou 41.24, threshold 0.4\n"
 
 
 def test_table_leaves_what_is_nested_to_json() -> None:

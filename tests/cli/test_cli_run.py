@@ -112,7 +112,7 @@ def test_json_of_a_run(calls: list[Call], capsys: pytest.CaptureFixture[str]) ->
     said = json.loads(out)
 
     assert code == 0
-    assert "eval-cams: miou 3" in err
+    assert "eval-cams: done, miou 3" in err
     assert list(said["miou"].items()) == [("cams", 3), ("crf", 5), ("pseudo-labels", 7), ("val", 11)]
     assert said["failures"] == {"a/1": "cams: broken"}
     assert said["stages"]["eval-val"]["miou"] == 11

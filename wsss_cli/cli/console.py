@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from wsss_cli.summary import Summary
 
 FAILURES_SHOWN = 5
-BRIEF = ("items", "miou", "map", "threshold")
+BRIEF = ("miou", "map", "threshold")
 
 
 class Console:
@@ -70,9 +70,9 @@ class Console:
     def show_brief(self, name: str, summary: Summary) -> None:
         """The result of one stage of several, in one line."""
         self._display.close()
-        table = dict(rows(summary))
-        parts = [table[key] if key == "items" else f"{key} {table[key]}" for key in BRIEF if key in table]
-        self.note(f"{name}: {', '.join(parts) or 'done'}")
+        figures = {key: summary.figures.get(key) for key in BRIEF}
+        parts = [f"{key} {number(value)}" for key, value in figures.items() if isinstance(value, float)]
+        self.note(f"{name}: {', '.join([items(summary), *parts])}")
 
     def write_json(self, summary: Summary) -> None:
         """The summary as one JSON object on stdout."""
@@ -117,8 +117,7 @@ def rows(summary: Summary) -> list[tuple[str, str]]:
     """Name and value of each line of the summary table; deeply nested figures are left to `--json`."""
     table = [("folder", str(summary.out))]
     if summary.counts is not None:
-        counts = summary.counts
-        table.append(("items", f"{counts.done} done, {counts.skipped} already there, {counts.failed} failed"))
+        table.append(("items", items(summary)))
     for name, value in summary.figures.items():
         inner = value if isinstance(value, Mapping) else {"": value}
         table += [
@@ -127,6 +126,14 @@ def rows(summary: Summary) -> list[tuple[str, str]]:
             if not isinstance(item, Mapping)
         ]
     return table
+
+
+def items(summary: Summary) -> str:
+    """What became of the items."""
+    counts = summary.counts
+    if counts is None:
+        return "done"
+    return f"{counts.done} done, {counts.skipped} already there, {counts.failed} failed"
 
 
 def _cell(value: Any) -> str:
@@ -149,7 +156,8 @@ def json_object(summary: Summary) -> dict[str, Any]:
         else {"total": counts.total, "done": counts.done, "failed": counts.failed, "skipped": counts.skipped},
         "failures": dict(summary.failures),
     }
-    return {**{str(name): _plain(value) for name, value in summary.figures.items()}, **head}
+    figures = {str(name): _plain(value) for name, value in summary.figures.items()}
+    return {**head, **figures, **head}
 
 
 def _plain(value: Any) -> Any:
