@@ -191,7 +191,9 @@ list(run_isolated("tasks:touch_for_ever", [(str(n), sys.argv[2]) for n in range(
 def test_no_orphan_outlives_its_parent(how: signal.Signals, tmp_path: Path) -> None:
     """However the parent ends, no worker writes 2 seconds later."""
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(HERE), str(tmp_path)], stderr=subprocess.DEVNULL
+        [sys.executable, "-c", PARENT, str(HERE), str(tmp_path)],
+        stderr=subprocess.DEVNULL,
+        cwd=HERE.parents[1],
     )
     deadline = time.monotonic() + 20
     while len(workers := [int(path.name) for path in tmp_path.iterdir()]) < 2:

@@ -214,8 +214,9 @@ def lock(path: Path, note: Callable[[str], None]) -> int | None:
             note(f"{path.parent} cannot be locked ({error.strerror}): run one command at a time on it.")
             return None
         if _same_file(descriptor, path):  # else its last holder removed it between our open and our lock
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            with contextlib.suppress(OSError):  # the lock holds, also if a full disk takes no name
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
             return descriptor
         os.close(descriptor)
 
@@ -273,9 +274,11 @@ def read_regular_file(path: Path, error: type[WsssError]) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as problem:
-        cause = "it is a symbolic link" if problem.errno == errno.ELOOP else problem.strerror
-        raise error(f"Cannot read {show(path)}: {cause}.") from None
+        if problem.errno == errno.ELOOP:
+            raise error(f"{show(path)} is a symbolic link, not a file. Remove it.") from None
+        raise EnvironmentProblemError(f"Cannot read {show(path)}: {problem.strerror}.") from problem
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise error(f"{show(path)} is not a regular file.")
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise error(f"{show(path)} is not a regular file.")
         return file.read()

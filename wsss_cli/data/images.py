@@ -46,10 +46,11 @@ def read_regular(path: Path) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not block us
     except OSError as error:
         raise ItemError(_reason(path, error), f"Cannot read {where}: {error.strerror}.") from None
+    state = os.fstat(descriptor)
+    if not stat.S_ISREG(state.st_mode):
+        os.close(descriptor)
+        raise ItemError("not-a-regular-file", f"{where} is not a regular file.")
     with os.fdopen(descriptor, "rb") as file:
-        state = os.fstat(file.fileno())
-        if not stat.S_ISREG(state.st_mode):
-            raise ItemError("not-a-regular-file", f"{where} is not a regular file.")
         if state.st_size > _MAX_BYTES:
             raise ItemError(
                 "file-too-large", f"{where} has {state.st_size:,} bytes; the limit is {_MAX_BYTES:,}."

@@ -46,7 +46,7 @@ def read_manifest(folder: Path, error: type[WsssError]) -> dict[str, Any] | None
     if payload is None:
         return None
     value = parse_json(payload, show(path), error)
-    if isinstance(value, dict) and value.get("schema") != SCHEMA and "schema" in value:
+    if isinstance(value, dict) and type(value.get("schema")) is int and value["schema"] > SCHEMA:
         raise error(
             f"{show(path)} has schema {value['schema']}; this wsss reads {SCHEMA}. Use the newer wsss."
         )
@@ -57,7 +57,9 @@ def read_manifest(folder: Path, error: type[WsssError]) -> dict[str, Any] | None
 
 def _is_manifest(value: Mapping[str, Any]) -> bool:
     typed = all(isinstance(value.get(key), kind) for key, kind in _TYPES.items())
-    if not typed or value.get("schema") != SCHEMA or value.get("status") not in _STATUSES:
+    if not typed or type(value.get("schema")) is not int or value["schema"] != SCHEMA:
+        return False
+    if value.get("status") not in _STATUSES:
         return False
     # Names become paths, so none of them may lead out of the folder.
     named = all(

@@ -18,7 +18,7 @@ IGNORE = 255
 IGNORE_16_BIT = 65535
 _MOST_8_BIT_CLASSES = 254
 _MOST_CLASSES = 65_533
-_FORMATS = ("PNG", "TIFF", "BMP", "GIF")
+_FORMATS = ("PNG", "TIFF", "BMP")  # GIF writers renumber the palette
 
 Mask = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -80,7 +80,7 @@ def _decode(payload: bytes, where: str, classes: int | None) -> Mask:
 
 
 def _check_ids(mask: Mask, classes: int) -> None:
-    strange = mask[(mask > classes) & (mask != ignore_value(classes))]
+    strange = mask[((mask > classes) & (mask != ignore_value(classes))) | (mask < 0)]
     if strange.size:
         raise ItemError("mask-invalid", f"class id {int(strange.max())} out of range 0..{classes}.")
 
@@ -124,7 +124,7 @@ def overlay(image: NDArray[np.uint8], mask: Mask) -> NDArray[np.uint8]:
     colours = palette()
     colours[IGNORE] = 255
     shown = np.where(mask == IGNORE_16_BIT, IGNORE, mask) if mask.dtype == np.uint16 else mask
-    mixed = (image.astype(np.uint16) + colours[shown % 256]) // 2
+    mixed = (image.astype(np.uint16) + colours[shown & 255]) // 2
     return np.where((mask > 0)[:, :, None], mixed, image).astype(np.uint8)
 
 

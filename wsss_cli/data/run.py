@@ -178,7 +178,7 @@ class Run:
 
     def extra(self, name: str, payload: bytes) -> None:
         """Write a whole file beside the items (classes.txt, ckpt.pt); unchanged bytes are left alone."""
-        if name in _OWN_NAMES or Path(name).name != name or name.startswith("."):
+        if not name or name in _OWN_NAMES or Path(name).name != name or name.startswith("."):
             raise ValueError(f"{name!r} cannot be the name of an extra file")
         fresh = sha256(payload)
         if self._extras.get(name) == fresh:

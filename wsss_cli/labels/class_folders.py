@@ -14,8 +14,9 @@ from wsss_cli.text import BACKGROUND, check_class_name, encode_id, is_image_name
 def matches(path: Path) -> bool:
     """Whether the path is a folder that has folders."""
     try:
-        return path.is_dir() and any(entry.is_dir() and entry.name[:1] != "." for entry in os.scandir(path))
-    except OSError:
+        with os.scandir(path) as entries:
+            return any(entry.is_dir() and not entry.name.startswith(".") for entry in entries)
+    except OSError:  # also: no folder at all
         return False
 
 

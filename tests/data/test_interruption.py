@@ -1,0 +1,192 @@
+"""Killed or failing at any moment and run again, a stage folder ends with the same bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from writer import IDS, perform, tree
+
+from wsss_cli.errors import EnvironmentProblemError
+
+WRITER = Path(__file__).with_name("writer.py")
+CALLS = ("open", "write", "fsync", "replace", "unlink", "mkdir", "ftruncate", "pwrite")
+MOST_CALLS = 400
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(WRITER.parents[2])}
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The folder of an undisturbed run."""
+    folder = tmp_path_factory.mktemp("clean") / "cams"
+    perform(folder)
+    return tree(folder)
+
+
+class Interrupted:
+    """Counts the calls that change a disk, and does something to the one of a given number."""
+
+    def __init__(self, number: int, deed: Callable[[Callable[..., Any], tuple[Any, ...]], Any]) -> None:
+        self.number = number
+        self.count = 0
+        self.deed = deed
+
+    def install(self, patch: pytest.MonkeyPatch) -> None:
+        for name in CALLS:
+            patch.setattr(os, name, self._wrap(getattr(os, name)))
+
+    def _wrap(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        def stand_in(*arguments: Any, **options: Any) -> Any:
+            self.count += 1
+            if self.count != self.number:
+                return real(*arguments, **options)
+            return self.deed(lambda *changed: real(*changed, **options), arguments)
+
+        return stand_in
+
+
+class Failing(Interrupted):
+    """Lets the call of the given number fail, and all later ones too if `for_ever`."""
+
+    def __init__(self, number: int, code: int, for_ever: bool) -> None:
+        super().__init__(number, self.fail)
+        self.code = code
+        self.for_ever = for_ever
+
+    def fail(self, *_: object) -> NoReturn:
+        """Raise OSError."""
+        self.number += self.for_ever
+        raise OSError(self.code, os.strerror(self.code))
+
+
+def die_before(*_: object) -> NoReturn:
+    """kill -9 just before the call."""
+    os._exit(9)
+
+
+def die_halfway(real: Callable[..., Any], arguments: tuple[Any, ...]) -> NoReturn:
+    """kill -9 after the call, and after half of the bytes if it writes."""
+    if len(arguments) == 2 and isinstance(arguments[1], bytes | memoryview):
+        arguments = (arguments[0], arguments[1][: len(arguments[1]) // 2])
+    try:
+        real(*arguments)
+    finally:
+        os._exit(9)
+
+
+def crash(number: int, deed: Callable[..., Any], out: Path, **changes: Any) -> bool:
+    """Run the stage in a child that dies at its call of this number; False if it came through."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                Interrupted(number, deed).install(patch)
+                perform(out, **changes)
+                status = 0
+        finally:
+            os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, 9), "the stage failed instead of dying"
+    return status == 9
+
+
+def crash_points(
+    deed: Callable[..., Any], folder: Path, prepare: Callable[[Path], None], **changes: Any
+) -> Iterator[Path]:
+    """One folder for each call at which the stage can die, until it comes through."""
+    for number in range(1, MOST_CALLS):
+        out = folder / str(number) / "cams"
+        out.parent.mkdir()
+        prepare(out)
+        if not crash(number, deed, out, **changes):
+            assert number > 20
+            return
+        yield out
+    pytest.fail("it never came through")
+
+
+@pytest.mark.parametrize("deed", [die_before, die_halfway])
+def test_killed_at_every_call_then_run_again(
+    deed: Callable[..., Any], clean: dict[str, bytes], tmp_path: Path
+) -> None:
+    """Every file under its final name is whole after each crash, and a second run mends the rest."""
+    for out in crash_points(deed, tmp_path, lambda _: None):
+        left = tree(out) if (out / "manifest.json").exists() else {}
+        for name in left.keys() & clean.keys() - {"manifest.json", "items.jsonl"}:
+            assert left[name] == clean[name], (out, name)
+        perform(out)
+        assert tree(out) == clean, out
+
+
+@pytest.mark.parametrize("deed", [die_before, die_halfway])
+def test_killed_at_every_call_of_an_overwrite(
+    deed: Callable[..., Any], clean: dict[str, bytes], tmp_path: Path
+) -> None:
+    """An overwriting run that dies anywhere leaves nothing of the old results once it is repeated."""
+
+    def prepare(out: Path) -> None:
+        perform(out, (*IDS, "old/1"), version="0", classes=("cow",))
+
+    for out in crash_points(deed, tmp_path, prepare, overwrite=True):
+        perform(out, overwrite=True)
+        assert tree(out) == clean, out
+
+
+def test_killed_twice(clean: dict[str, bytes], tmp_path: Path) -> None:
+    """The run that mends a killed one may be killed as well."""
+    generator = random.Random(0)
+    for number in range(25):
+        out = tmp_path / str(number) / "cams"
+        while crash(generator.randrange(1, 60), generator.choice([die_before, die_halfway]), out):
+            pass
+        assert tree(out) == clean
+
+
+@pytest.mark.parametrize("for_ever", [False, True])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_failing_at_every_call_then_run_again(
+    code: int, for_ever: bool, clean: dict[str, bytes], tmp_path: Path
+) -> None:
+    """A call that fails, once or from then on, ends the run with exit 5; the same command then finishes."""
+    for number in range(1, MOST_CALLS):
+        out = tmp_path / str(number) / "cams"
+        broken = Failing(number, code, for_ever)
+        with pytest.MonkeyPatch.context() as patch:
+            broken.install(patch)
+            with contextlib.suppress(EnvironmentProblemError):
+                perform(out)
+        if broken.count < number:
+            break
+        perform(out)
+        assert tree(out) == clean, number
+    else:
+        pytest.fail("it never came through")
+
+
+def test_killed_from_outside_at_random_times(tmp_path: Path) -> None:
+    """A process killed by SIGKILL again and again ends with the bytes of a clean run."""
+    command = [sys.executable, str(WRITER)]
+    start = time.monotonic()
+    subprocess.run([*command, str(tmp_path / "clean")], check=True, env=ENVIRONMENT)
+    duration = time.monotonic() - start
+    generator = random.Random(1)
+    for number in range(6):
+        out = tmp_path / f"killed-{number}"
+        for _ in range(2):
+            process = subprocess.Popen([*command, str(out)], env=ENVIRONMENT)
+            time.sleep(generator.uniform(0.2, 1.0) * duration)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        subprocess.run([*command, str(out)], check=True, env=ENVIRONMENT)
+        assert tree(out) == tree(tmp_path / "clean")

@@ -1,0 +1,113 @@
+"""Data is not code, and one module writes: forbidden words and calls are looked for in every source file."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "wsss_cli"
+WRITER = PACKAGE / "data" / "files.py"
+FORBIDDEN = (
+    *("allow_pickle=True", "weights_only=False", "pickle.load", "yaml.load", "yaml.unsafe_load"),
+    *("MAX_IMAGE_PIXELS = None", "LOAD_TRUNCATED_IMAGES = True", "extractall("),
+)
+MODES = frozenset("wax+")
+# These write to a path or to a stream in memory: allowed only if the target is named like the latter.
+SAVERS = ("save", "savez", "savez_compressed", "savefig", "save_file", "savetxt")
+STREAMS = ("BytesIO", "buffer", "stream", "member")
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+def offences(source: str) -> Iterator[str]:
+    """Every call in the source that opens or makes a file to write into it."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and (called := _name(node.func)) and _writes(called, node):
+            yield f"line {node.lineno}: {ast.unparse(node)[:60]}"
+
+
+def _name(function: ast.expr) -> str:
+    if isinstance(function, ast.Attribute):
+        return function.attr
+    return function.id if isinstance(function, ast.Name) else ""
+
+
+def _writes(called: str, node: ast.Call) -> bool:
+    if called in ("write_text", "write_bytes", "touch", "O_CREAT", "mkstemp", "NamedTemporaryFile"):
+        return True
+    if called in ("open", "fdopen") and "os.devnull" not in ast.unparse(node):
+        return any(_is_mode(argument) for argument in [*node.args, *(word.value for word in node.keywords)])
+    if called in SAVERS:
+        words = {word.arg: word.value for word in node.keywords}
+        # torch.save(value, target), everything else (target, ...)
+        is_torch = isinstance(node.func, ast.Attribute) and ast.unparse(node.func.value) == "torch"
+        targets = [
+            *node.args[int(is_torch) :][:1],
+            *(words[name] for name in ("f", "fp", "file") if name in words),
+        ]
+        return not any(stream in ast.unparse(target) for target in targets for stream in STREAMS)
+    return False
+
+
+def _is_mode(argument: ast.expr) -> bool:
+    if not isinstance(argument, ast.Constant) or not isinstance(argument.value, str):
+        return False
+    return (
+        len(argument.value) <= 3
+        and bool(MODES & set(argument.value))
+        and set(argument.value) <= set("rwaxbt+")
+    )
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_source_opens_no_file_the_dangerous_way(path: Path) -> None:
+    """No reader that runs code, none that accepts half an image."""
+    text = path.read_text(encoding="utf-8")
+
+    assert [word for word in FORBIDDEN if word in text] == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_only_the_writer_writes(path: Path) -> None:
+    """A file that another module opened would not be whole or absent."""
+    found = list(offences(path.read_text(encoding="utf-8")))
+
+    assert found == [] or path == WRITER
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        *(
+            "open(path, 'w')",
+            "path.open('wb')",
+            "io.open(p, mode='a')",
+            "os.fdopen(d, 'r+b')",
+            "path.write_text(t)",
+        ),
+        *("np.save(path, a)", "np.savez(out / 'x', a=a)", "torch.save(state, path)", "image.save(path)"),
+        *("image.save(folder / 'x.png', 'PNG')", "torch.save(state, f=path)", "plt.savefig('x.png')"),
+    ],
+)
+def test_the_search_finds(source: str) -> None:
+    """What must not be written is found."""
+    assert list(offences(source))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        *("open(path)", "path.open('rb')", "image.save(buffer, 'PNG')", "torch.save(state, buffer)"),
+        *(
+            "zipfile.ZipFile(buffer, 'w')",
+            "np.save(io.BytesIO(), a)",
+            "run.write(id_, payload)",
+            "Image.open(stream)",
+        ),
+    ],
+)
+def test_the_search_lets_pass(source: str) -> None:
+    """Reading, and saving into memory, is fine."""
+    assert not list(offences(source))

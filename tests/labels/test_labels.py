@@ -1,0 +1,243 @@
+"""Label tables and class folders: what is said comes out, what is unclear is refused with its line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wsss_cli import labels
+from wsss_cli.errors import RejectedInputError, UsageError
+from wsss_cli.labels import LABEL_READERS, Labels, read_labels
+
+JOINED = "image,classes\na/1.jpg,dog;cat\n2.jpg,cat\n3,\n"
+ONE_HOT = "image,cat,dog\na/1.jpg,1,1\n2.jpg,1,0\n3,0,0\n"
+TABLE = {"a/1": frozenset({"cat", "dog"}), "2": frozenset({"cat"}), "3": frozenset()}
+
+
+def read(folder: Path, text: str | bytes, name: str = "labels.csv") -> Labels:
+    path = folder / name
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return read_labels(path)
+
+
+@pytest.mark.parametrize("text", [JOINED, ONE_HOT])
+def test_both_layouts_say_the_same(text: str, tmp_path: Path) -> None:
+    """Classes joined by ";", or a 0/1 column for each."""
+    found = read(tmp_path, text)
+
+    assert found.table == TABLE
+    assert found.classes == ("cat", "dog")
+    assert found.where["2"] == "labels.csv line 3"
+    assert found.fingerprint == read(tmp_path, JOINED).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (lambda text: "\ufeff" + text, "x.csv"),
+        (lambda text: text.replace("\n", "\r\n"), "x.csv"),
+        (lambda text: text.replace("\n", "\r"), "x.csv"),
+        (lambda text: text.replace(",", "\t"), "x.tsv"),
+        (lambda text: text.replace(",", "\t"), "x.CSV"),
+        (lambda text: re.sub(r"([^,\n]+)", r'"\1"', text), "x.csv"),
+        (lambda text: text.rstrip("\n"), "x.csv"),
+        (lambda text: text.replace("\n", "\n\n"), "x.csv"),
+        (lambda text: text.replace("image", "Filename", 1), "x.csv"),
+    ],
+)
+@pytest.mark.parametrize("text", [JOINED, ONE_HOT])
+def test_spellings_of_the_same_table(text: str, change: object, name: str, tmp_path: Path) -> None:
+    """Byte order mark, line ends, tabs, quotes and blank lines change nothing."""
+    found = read(tmp_path, change(text), name)  # type: ignore[operator]
+
+    assert found.table == TABLE
+    assert found.fingerprint == read(tmp_path, text).fingerprint
+
+
+def test_order_of_classes(tmp_path: Path) -> None:
+    """The header's, else sorted, whatever the rows; classes.txt beside the table has the last word."""
+    assert read(tmp_path, "image,dog,cat\n1,1,0\n").classes == ("dog", "cat")
+    assert read(tmp_path, "image,classes\n1,dog\n2,cat\n").classes == ("cat", "dog")
+    (tmp_path / "classes.txt").write_text("background\ndog\ncow\ncat\n")
+    assert read(tmp_path, JOINED).classes == ("dog", "cow", "cat")
+    assert read(tmp_path, ONE_HOT).classes == ("dog", "cow", "cat")
+    with pytest.raises(RejectedInputError, match=r"line 2: Unknown class 'catt'\. Did you mean 'cat'"):
+        read(tmp_path, "image,classes\n1,catt\n")
+
+
+def test_background_is_no_class(tmp_path: Path) -> None:
+    """Tables that tag the background say nothing by it."""
+    assert read(tmp_path, "image,classes\n1,background;cat\n2,background\n").table["2"] == frozenset()
+    assert read(tmp_path, "image,background,cat\n1,1,1\n").classes == ("cat",)
+
+
+def test_spaces_around_class_names(tmp_path: Path) -> None:
+    """ "dog; cat" are dog and cat, and a name may have a space inside."""
+    assert read(tmp_path, "image,classes\n1,dining table; cat ;\n").classes == ("cat", "dining table")
+
+
+def test_formulas_and_markup_are_only_text(tmp_path: Path) -> None:
+    """A class may be called anything printable."""
+    assert read(tmp_path, "image,classes\n1,<script>\n2,=HYPERLINK(1)\n").classes == (
+        "<script>",
+        "=HYPERLINK(1)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "empty"),
+        ("2007.jpg,dog\n", "line 1: the columns are '2007.jpg', 'dog'. Start it with 'image,classes'"),
+        ("image;classes\n1;dog\n", "line 1: .* separator must be a comma or a tab"),
+        ("image, classes\n1,dog\n", "line 1: the column ' classes' .* spaces"),
+        ("image,cat,cat\n1,0,1\n", "line 1: the column 'cat' stands twice"),
+        ("image\n1\n", "line 1: there is no column of classes"),
+        ("image,cat,\n1,0,1\n", "line 1: the column '' is empty"),
+        ('image,classes\n1,dog\n2,"cat\n3,cow\n', "line 3: unexpected end of data"),
+        ('image,classes\n1,"dog"x\n', "line 2: .* expected after"),
+        ("image,classes\n1,dog\n2,cat,cow\n", "line 3: 3 cells, but the header has 2"),
+        ("image,classes\n1,dog\n2\n", "line 3: 1 cells, but the header has 2"),
+        ("image,classes\n\n../evil,dog\n", "line 3: unsafe id"),
+        ("image,classes\n,dog\n", "line 2: unsafe id"),
+        ("image,classes\na\0b,dog\n", "line 2: unsafe id"),
+        ("image,classes\n1,do\x1bg\n", "line 2: .* cannot be a class name"),
+        ('image,classes\n1,"do\ng"\n', "line 2: .* cannot be a class name"),
+        (
+            "image,classes\n1.jpg,dog\n2,cat\n1.png,cat\n",
+            "'1' has different classes at .* line 2 and .* line 4",
+        ),
+        ("image,classes\n", "labels no image"),
+        ("image,classes\n1,\n", "names no class"),
+        ("image,classes\n1," + "x" * 200_000, "line 2: field larger"),
+        *(
+            (f"image,cat,dog\n1,0,1\n2,{cell},1\n", "line 3: 'cat' is .*expected 0 or 1")
+            for cell in ("NaN", "1.5", "-1", "2", "", " 1", "1_0", "٣", "True", "x")
+        ),
+    ],
+)
+def test_unclear_tables_are_refused_with_the_line(text: str, said: str, tmp_path: Path) -> None:
+    """Nothing is guessed: the message has the file, the line and the value."""
+    with pytest.raises(RejectedInputError, match=said) as caught:
+        read(tmp_path, text)
+    assert "labels.csv" in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(("encoding", "byte"), [("utf-16", 0), ("latin-1", 14)])
+def test_other_encodings_are_refused_with_the_byte(encoding: str, byte: int, tmp_path: Path) -> None:
+    """The message tells where UTF-8 ends and what it may be instead."""
+    with pytest.raises(RejectedInputError, match=f"not UTF-8 at byte {byte}.*(UTF-16|Latin-1)"):
+        read(tmp_path, "image,classes\nä,dog\n".encode(encoding))
+
+
+def test_equal_rows_are_noted(tmp_path: Path) -> None:
+    """A row that stands twice is harmless, but said."""
+    found = read(tmp_path, "image,classes\n1.jpg,dog;cat\n1,cat;dog\n")
+
+    assert found.table == {"1": frozenset({"cat", "dog"})}
+    assert len(found.notes) == 1
+    assert "labels.csv line 3" in found.notes[0]
+
+
+NAMES = st.sets(st.sampled_from(["cat", "dog", "dining table", "größe", 'q"uote', "a,b"]))
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(rows=st.dictionaries(st.text("abc/ ,\"'1é", min_size=1, max_size=6), NAMES, min_size=1, max_size=5))
+def test_quoted_tables_come_back(rows: dict[str, set[str]], tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Whatever csv can quote is read as it was, up to the spelling of a path."""
+    normal = {name: "/".join(part for part in name.split("/") if part) for name in rows}
+    usable = {name: rows[name] for name in rows if normal[name] and not name.startswith("/")}
+    if len({normal[name] for name in usable}) != len(usable) or not any(usable.values()):
+        return
+    quoted = (
+        ",".join('"' + cell.replace('"', '""') + '"' for cell in (name, ";".join(names)))
+        for name, names in usable.items()
+    )
+    found = read(tmp_path_factory.mktemp("labels"), "image,classes\n" + "\n".join(quoted))
+
+    assert [set(names) for names in found.table.values()] == list(usable.values())
+
+
+def folders(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"")
+    return root
+
+
+def test_class_folders(tmp_path: Path) -> None:
+    """The first level is the class, the id is the whole path; junk and empty folders say nothing."""
+    folders(
+        tmp_path,
+        "dog/x.JPG",
+        "dog/deep/y.png",
+        "cat/x.jpg",
+        "cat/.DS_Store",
+        ".git/z.jpg",
+        "background/e.jpg",
+        "cow/a.txt",
+    )
+    found = read_labels(tmp_path)
+
+    assert found.table == {
+        "background/e": frozenset(),
+        "cat/x": frozenset({"cat"}),
+        "dog/deep/y": frozenset({"dog"}),
+        "dog/x": frozenset({"dog"}),
+    }
+    assert found.classes == ("cat", "dog")
+    assert found.where["dog/x"].endswith("dog/x.JPG")
+
+
+def test_class_folders_follow_a_class_list(tmp_path: Path) -> None:
+    """classes.txt in the folder gives the order and is binding."""
+    folders(tmp_path, "dog/x.jpg", "cat/x.jpg")
+    (tmp_path / "classes.txt").write_text("dog\ncat\n")
+    assert read_labels(tmp_path).classes == ("dog", "cat")
+    folders(tmp_path, "cow/x.jpg")
+    with pytest.raises(RejectedInputError, match="Unknown class 'cow'"):
+        read_labels(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["dog/x.jpg", "loose.jpg"], "1 images lie beside the class folders .*'loose.jpg'"),
+        (["dog/x.txt"], "labels no image"),
+        (["do\x1bg/x.jpg"], "cannot be a class name"),
+        (["background/x.jpg"], "names no class"),
+        (["x.jpg"], "format of .* is not known"),
+    ],
+)
+def test_unclear_folders_are_refused(names: list[str], said: str, tmp_path: Path) -> None:
+    """Images without a class, folders without images, names that cannot be classes."""
+    with pytest.raises(RejectedInputError, match=said):
+        read_labels(folders(tmp_path, *names))
+
+
+def test_format_is_found_or_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One reader must know the path; a name chooses it, and a wrong name is corrected."""
+    path = tmp_path / "labels.dat"
+    path.write_text(JOINED)
+
+    with pytest.raises(RejectedInputError, match="is not known"):
+        read_labels(path)
+    assert read_labels(path, format="csv").table == TABLE
+    with pytest.raises(UsageError, match="Did you mean 'csv'"):
+        read_labels(path, format="cvs")
+    with pytest.raises(RejectedInputError, match="no labels at"):
+        read_labels(tmp_path / "nowhere")
+    monkeypatch.setattr(
+        labels,
+        "LABEL_READERS",
+        labels.Registry("label format", dict.fromkeys(("a", "b"), LABEL_READERS.path("csv"))),
+    )
+    path.rename(tmp_path / "labels.csv")
+    with pytest.raises(RejectedInputError, match="could be any of a, b"):
+        read_labels(tmp_path / "labels.csv")
