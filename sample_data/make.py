@@ -1,8 +1,8 @@
 """Generate the sample scenes: `python sample_data/make.py [FOLDER]` writes images, labels, masks and lists.
 
-A class is a shape with a texture; its two colours are drawn at random for every object, so colour alone does not tell.
-Each scene has its own generator, seeded by (SEED, number): the same versions of numpy, scikit-image and Pillow
-write the same bytes again.
+A class is a shape with a texture; its two colours are drawn at random for every object, so colour alone does
+not tell. Each scene has its own generator, seeded by (SEED, number): the same versions of numpy, scikit-image
+and Pillow write the same bytes again.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ def background(height: int, width: int, random: Random) -> Floats:
     """A cloudy ground of two near colours, (height, width, 3)."""
     hue = random.uniform()
     first = np.array(colorsys.hsv_to_rgb(hue, random.uniform(0.1, 0.7), random.uniform(0.3, 0.9)))
-    second = np.array(colorsys.hsv_to_rgb((hue + random.uniform(-0.15, 0.15)) % 1, 0.4, random.uniform(0.3, 0.9)))
+    other_hue = (hue + random.uniform(-0.15, 0.15)) % 1
+    second = np.array(colorsys.hsv_to_rgb(other_hue, 0.4, random.uniform(0.3, 0.9)))
     mix = np.clip(0.5 + 0.7 * smooth_noise((height, width), random.uniform(5, 12), random), 0, 1)[..., None]
     return np.asarray(first * mix + second * (1 - mix), dtype=np.float64)
 
@@ -104,7 +105,8 @@ def scene(number: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         mask = np.zeros((height, width), dtype=np.uint8)
         count = int(random.choice((1, 2, 3), p=(0.4, 0.4, 0.2)))
         classes = random.permutation(len(CLASSES))[:count]
-        if all([place(image, mask, int(index), random) for index in classes]) and visible(mask, classes):
+        placed = [place(image, mask, int(index), random) for index in classes]
+        if all(placed) and visible(mask, classes):
             break
     image = gaussian(image, 0.5, channel_axis=-1) + random.normal(0, 0.035, size=image.shape)
     return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8), mask
@@ -170,7 +172,8 @@ def main(folder: Path) -> None:
         image, mask = scene(number)
         suffix = ".png" if number % 8 == 5 else ".jpg"
         picture = Image.fromarray(image)
-        payload = encoded(picture, "PNG", optimize=True) if suffix == ".png" else encoded(picture, "JPEG", quality=88)
+        lossless = suffix == ".png"
+        payload = encoded(picture, "PNG", optimize=True) if lossless else encoded(picture, "JPEG", quality=88)
         (folder / "images" / f"{name}{suffix}").write_bytes(payload)
         (folder / "masks" / f"{name}.png").write_bytes(png(mask))
         rows.writerow((f"{name}{suffix}", ";".join(CLASSES[i - 1] for i in np.unique(mask) if i)))
