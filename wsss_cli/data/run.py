@@ -12,6 +12,7 @@ from wsss_cli import __version__
 from wsss_cli.config import Execution
 from wsss_cli.data import journal as journals
 from wsss_cli.data import manifest as manifests
+from wsss_cli.data.clearing import clear, refuse_links
 from wsss_cli.data.files import (
     append_line,
     is_whole,
@@ -72,14 +73,13 @@ class Run:
         self._execution = execution
         self._reporter = reporter
         self._limit = manifests.failure_limit(execution.max_failures, len(self.ids))
-        self._head = manifests.plain(
-            {
-                "configuration": dict(configuration),
-                "classes": list(classes),
-                "inputs": dict(inputs),
-                "facts": dict(facts or {}),
-            }
-        )
+        head = {
+            "configuration": dict(configuration),
+            "classes": classes,
+            "inputs": inputs,
+            "facts": facts or {},
+        }
+        self._head = manifests.plain(head)
         self._journal = Journal()
         self._extras: dict[str, str] = {}
         self._old: dict[str, Any] | None = None
@@ -103,7 +103,7 @@ class Run:
         self._lock = lock(self.out / LOCK, self._reporter.note)
         try:
             if self._execution.overwrite:
-                self._clear()
+                clear(self.out, self.stage, self._note)
             self._resume()
             sweep(self.out)
         except BaseException:
@@ -155,7 +155,7 @@ class Run:
         old = self._journal.done.get(id)
         if old is None or old.sha256 != record.sha256:
             self._begin()
-            self._refuse_links((self.out / path).parent)
+            self._check_folder(self.out / path)
             write_atomic(self.out / path, payload)
         self._made.add(id)
         self._failed_now.discard(id)
@@ -167,9 +167,9 @@ class Run:
         self._made.discard(id)
         self._failed_now.add(id)
         self._record(Failure(id, error.reason, str(error)))
-        path = (self.out / journals.item_file(id, self.suffix)).parent
-        self._refuse_links(path)
-        remove(self.out / journals.item_file(id, self.suffix))  # an older result would look like this one's
+        path = self.out / journals.item_file(id, self.suffix)
+        self._check_folder(path)
+        remove(path)  # an older result would look like this one's
         if self._limit is not None and len(self._failed_now) > self._limit:
             raise TooManyFailuresError(
                 f"{len(self._failed_now)} of {len(self.ids)} items failed, last '{show(id)}': {error}"
@@ -184,28 +184,9 @@ class Run:
         if self._extras.get(name) == fresh:
             return
         self._begin()
-        write_atomic(self.out / name, payload)
         self._extras[name] = fresh
-        self._write_manifest("running")
-
-    # -- starting ------------------------------------------------------------------------------------------
-
-    def _clear(self) -> None:
-        """Remove what an earlier run wrote: files first, so that a kill in between leaves them listed."""
-        try:
-            old = manifests.read_manifest(self.out, OutputMismatchError)
-        except OutputMismatchError as error:
-            self._note(f"{error} It is replaced.")
-            old = None
-        if old is not None:
-            manifests.refuse_other_stage(self.out, old, self.stage, "Pass another --out.")
-            for item in journals.read_journal(self.out, old["suffix"]).done.values():
-                self._refuse_links((self.out / item.path).parent)
-                remove(self.out / item.path)
-            for name in old["extras"]:
-                remove(self.out / name)
-        remove(self.out / journals.NAME)
-        remove(self.out / manifests.NAME)
+        self._write_manifest("running")  # before the file, so that no file is ever unlisted
+        write_atomic(self.out / name, payload)
 
     def _resume(self) -> None:
         old = manifests.read_manifest(self.out, OutputMismatchError)
@@ -244,8 +225,6 @@ class Run:
         if damaged or self._extras != old["extras"]:
             self._old = {**old, "status": "running"}
 
-    # -- working -------------------------------------------------------------------------------------------
-
     def _begin(self) -> None:
         """Mark the folder as being worked on, before the first change to it."""
         if self._execution.dry_run:
@@ -267,30 +246,22 @@ class Run:
         append_line(self.out / journals.NAME, journals.line(record))
         self._journal.add(record)
 
-    def _refuse_links(self, folder: Path) -> None:
-        """Go on only if no folder between the stage folder and the file is a link out of it."""
-        while folder != self.out and folder not in self._folders:
-            if folder.is_symlink():
-                raise OutputMismatchError(f"{show(folder)} is a symbolic link. Remove it.")
-            self._folders.add(folder)
-            folder = folder.parent
+    def _check_folder(self, path: Path) -> None:
+        if path.parent not in self._folders:
+            refuse_links(self.out, path.parent)
+            self._folders.add(path.parent)
 
     def _note(self, text: str) -> None:
         self._reporter.note(show(text))
 
-    # -- ending --------------------------------------------------------------------------------------------
-
     def _finish(self) -> None:
         done = self._journal.done.keys() >= self._known
         status = "complete" if done else "partial"
-        if not self._begun and self._old is not None and not self._changed(status):
+        if not self._begun and self._old and not manifests.differs(self._old, self._manifest(status)):
             return
         self._begin()
         self._write_journal()
         self._write_manifest(status)
-
-    def _changed(self, status: str) -> bool:
-        return self._old is None or manifests.differs(self._old, self._manifest(status))
 
     def _write_journal(self) -> None:
         payload = self._journal.payload()

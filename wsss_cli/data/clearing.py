@@ -1,0 +1,41 @@
+"""Removing what an earlier run wrote, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from wsss_cli.data import journal as journals
+from wsss_cli.data import manifest as manifests
+from wsss_cli.data.files import remove
+from wsss_cli.errors import OutputMismatchError
+from wsss_cli.text import show
+
+
+def clear(out: Path, stage: str, note: Callable[[str], None]) -> None:
+    """Remove the files of the run in `out`: what is listed goes before the list.
+
+    Another command's folder is an OutputMismatchError; a damaged manifest is replaced after a note.
+    """
+    try:
+        old = manifests.read_manifest(out, OutputMismatchError)
+    except OutputMismatchError as error:
+        note(f"{error} It is replaced.")
+        old = None
+    if old is not None:
+        manifests.refuse_other_stage(out, old, stage, "Pass another --out.")
+        for item in journals.read_journal(out, old["suffix"]).done.values():
+            refuse_links(out, (out / item.path).parent)
+            remove(out / item.path)
+        for name in old["extras"]:
+            remove(out / name)
+    remove(out / journals.NAME)
+    remove(out / manifests.NAME)
+
+
+def refuse_links(out: Path, folder: Path) -> None:
+    """OutputMismatchError if a folder from `folder` up to `out` is a link, which would lead out of it."""
+    while folder != out:
+        if folder.is_symlink():
+            raise OutputMismatchError(f"{show(folder)} is a symbolic link. Remove it.")
+        folder = folder.parent
