@@ -218,15 +218,67 @@ class PseudoLabelsConfig:
 class TrainSegConfig:
     """`wsss train-seg`."""
 
+    backbone: str = "auto"
+    pretrained: bool = False
+    epochs: int = 20
+    batch_size: int = 8
+    lr: float = 1e-4
+    head_lr: float = 10.0  # times lr
+    weight_decay: float = 0.05
+    warmup_epochs: float = 1.0
+    schedule: str = "poly"
+    drop_path: float = 0.1
+    crop_size: int = 224  # bounded by the largest image
+    scale_range: tuple[float, float] = (0.5, 1.5)
+    max_side: int = 512  # larger images are shrunk to it first
+    normalisation: str = "auto"  # the backbone's own, as timm knows it
     seed: int = 0
     precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1, f"--epochs is {self.epochs}; it must be at least 1.")
+        require(self.batch_size >= 1, f"--batch-size is {self.batch_size}; it must be at least 1.")
+        for option, value in (("--lr", self.lr), ("--head-lr", self.head_lr)):
+            require(value > 0, f"{option} is {value}; it must be positive.")
+        for option, side in (("--crop-size", self.crop_size), ("--max-side", self.max_side)):
+            require(side >= 32, f"{option} is {side}; it must be at least 32.")
+        low, high = self.scale_range
+        require(
+            0 < low <= high <= 8,
+            f"--scale-range is {low:g} {high:g}; write two factors up to 8, the smaller one first.",
+        )
+        require(
+            self.precision in PRECISIONS,
+            f"--precision is '{self.precision}'; choose one of {', '.join(PRECISIONS)}.",
+        )
 
 
 @dataclass(frozen=True)
 class PredictConfig:
     """`wsss predict`."""
 
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = True
+    max_side: int = 0  # larger images are shrunk to it first; 0: as in the training
+    crf: bool = False
+    crf_preset: str = "deeplab"
     precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        require(
+            bool(self.scales) and all(0 < scale <= 8 for scale in self.scales),
+            f"--scale is {self.scales}; every scale must lie between 0 and 8.",
+        )
+        require(
+            self.max_side == 0 or self.max_side >= 32,
+            f"--max-side is {self.max_side}; it must be at least 32, or 0.",
+        )
+        if self.crf_preset not in CRF_PRESETS:
+            raise UsageError(unknown("preset of crf", self.crf_preset, tuple(CRF_PRESETS)))
+        require(
+            self.precision in PRECISIONS,
+            f"--precision is '{self.precision}'; choose one of {', '.join(PRECISIONS)}.",
+        )
 
 
 EVAL_MISSING = ("error", "skip", "background")

@@ -101,7 +101,7 @@ def test_options_reach_their_stages(calls: list[Call]) -> None:
     assert made["crf"].config == config.CrfConfig(preset="irn")
     assert made["crf"].named["given"] == {"preset"}
     assert made["pseudo_labels"].config == config.PseudoLabelsConfig(threshold="0.3")
-    assert made["train_seg"].config == config.TrainSegConfig(seed=5)
+    assert made["train_seg"].config == config.TrainSegConfig(backbone="tiny", seed=5)
     assert made["train_cls"].named["classes"] == made["cams"].named["classes"] == ("dog", "cat")
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from wsss_cli.cli import options as shared
 from wsss_cli.cli.job import Job
-from wsss_cli.config import Execution, PredictConfig
+from wsss_cli.config import CRF_PRESETS, Execution, PredictConfig
 
 DEFAULT = PredictConfig()
+SCALES = list(DEFAULT.scales)
 
 
 def predict(
@@ -19,6 +21,18 @@ def predict(
     images: shared.Images,
     listing: shared.Listing = None,
     limit: shared.Limit = None,
+    scales: Annotated[
+        list[float], typer.Option("--scale", metavar="FACTOR", help="Image sizes; may be repeated.")
+    ] = SCALES,
+    flip: Annotated[bool, typer.Option(help="Look at the mirrored image, too.")] = DEFAULT.flip,
+    max_side: Annotated[
+        int,
+        typer.Option(help="Images with a longer side, in pixels, are shrunk first; 0: as in the training."),
+    ] = DEFAULT.max_side,
+    crf: Annotated[bool, typer.Option("--crf", help="Snap the masks to image edges.")] = DEFAULT.crf,
+    crf_preset: Annotated[
+        str, typer.Option(help=f"Settings of the CRF: {', '.join(CRF_PRESETS)}.")
+    ] = DEFAULT.crf_preset,
     precision: shared.Precision = DEFAULT.precision,
     out: shared.Out = Path("predictions"),
     overwrite: shared.Overwrite = Execution.overwrite,

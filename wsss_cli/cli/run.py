@@ -30,6 +30,8 @@ CLS = TrainClsConfig()
 CAMS = CamsConfig()
 CRF = CrfConfig()
 LABELS = PseudoLabelsConfig()
+SEG = TrainSegConfig()
+PREDICT = PredictConfig()
 SETTINGS = list(CLS.options)
 CAMS_SETTINGS = list(CAMS.options)
 SCALES = list(CAMS.scales)
@@ -46,8 +48,9 @@ PARAMETERS: Mapping[type[Any], Mapping[str, str]] = {
     },
     CrfConfig: {"preset": "crf_preset"},
     PseudoLabelsConfig: {"threshold": "threshold"},
-    TrainSegConfig: {"seed": "seed", "precision": "precision"},
-    PredictConfig: {"precision": "precision"},
+    TrainSegConfig: {name: name for name in ("backbone", "pretrained", "seed", "precision")}
+    | {"epochs": "seg_epochs"},
+    PredictConfig: {"crf": "predict_crf", "precision": "precision"},
     EvalConfig: {},
 }
 
@@ -67,7 +70,7 @@ def run(
     method: Annotated[str, typer.Option(help="Method of the classifier.")] = CLS.method,
     preset: shared.Preset = CLS.preset,
     options: shared.Settings = SETTINGS,
-    backbone: Annotated[str, typer.Option(help="Backbone of the classifier.")] = CLS.backbone,
+    backbone: Annotated[str, typer.Option(help="Backbone of both networks.")] = CLS.backbone,
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="Let timm download the backbone's weights.")
     ] = CLS.pretrained,
@@ -84,6 +87,10 @@ def run(
     ] = CAMS_SETTINGS,
     crf_preset: Annotated[str, typer.Option(help="Preset of crf.")] = CRF.preset,
     threshold: Annotated[str, typer.Option(help="Threshold of pseudo-labels.")] = LABELS.threshold,
+    seg_epochs: Annotated[int, typer.Option(help="Epochs of the segmentation.")] = SEG.epochs,
+    predict_crf: Annotated[
+        bool, typer.Option("--predict-crf", help="Snap the predictions to image edges.")
+    ] = PREDICT.crf,
     seed: shared.Seed = CLS.seed,
     out: shared.Out = Path("run"),
     overwrite: shared.Overwrite = Execution.overwrite,
@@ -118,7 +125,7 @@ def run(
             pipeline.add("pseudo-labels", pseudo_labels.run, PseudoLabelsConfig, out / "crf")
             pipeline.score("pseudo-labels")
             overlay.run(out / "pseudo-labels", out / "overlay.png", truth=truth)
-            pipeline.add("seg", train_seg.run, TrainSegConfig, out / "pseudo-labels")
+            pipeline.add("seg", train_seg.run, TrainSegConfig, out / "pseudo-labels", weights=weights)
             checkpoint = out / "seg" / "ckpt.pt"
             chosen = {"listing": val_listing or listing, "limit": limit}
             pipeline.add("predictions", predict.run, PredictConfig, checkpoint, images, **chosen)

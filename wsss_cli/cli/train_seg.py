@@ -19,6 +19,48 @@ def train_seg(
     masks: Annotated[Path, typer.Argument(metavar="MASKS", help="Folder made by 'wsss pseudo-labels'.")],
     listing: shared.Listing = None,
     limit: shared.Limit = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            "--weights",
+            help="Where to start: a backbone's weights, or a ckpt.pt of 'wsss train-cls'.",
+            rich_help_panel="Input",
+        ),
+    ] = None,
+    backbone: Annotated[
+        str, typer.Option(help="tiny, or the name of a timm network; auto: as the weights say.")
+    ] = DEFAULT.backbone,
+    pretrained: Annotated[
+        bool, typer.Option("--pretrained", help="Let timm download the backbone's weights.")
+    ] = DEFAULT.pretrained,
+    epochs: Annotated[int, typer.Option(help="Passes over the images.")] = DEFAULT.epochs,
+    batch_size: Annotated[int, typer.Option(help="Images in one step.")] = DEFAULT.batch_size,
+    lr: Annotated[float, typer.Option(help="Learning rate of the backbone.")] = DEFAULT.lr,
+    head_lr: Annotated[
+        float, typer.Option(metavar="FACTOR", help="How much faster the head learns.")
+    ] = DEFAULT.head_lr,
+    weight_decay: Annotated[float, typer.Option(help="Weight decay.")] = DEFAULT.weight_decay,
+    warmup_epochs: Annotated[
+        float, typer.Option(help="Epochs in which the learning rate rises.")
+    ] = DEFAULT.warmup_epochs,
+    schedule: Annotated[
+        str, typer.Option(help="How the learning rate falls: poly or cosine.")
+    ] = DEFAULT.schedule,
+    drop_path: Annotated[
+        float, typer.Option(help="Share of residual branches left out.")
+    ] = DEFAULT.drop_path,
+    crop_size: Annotated[
+        int, typer.Option(help="Side of the crops trained on, in pixels; at most the largest image's.")
+    ] = DEFAULT.crop_size,
+    scale_range: Annotated[
+        tuple[float, float], typer.Option(metavar="LOW HIGH", help="Bounds of the random resizing.")
+    ] = DEFAULT.scale_range,
+    max_side: Annotated[
+        int, typer.Option(help="Images with a longer side, in pixels, are shrunk first.")
+    ] = DEFAULT.max_side,
+    normalisation: Annotated[
+        str, typer.Option(help="Mean and deviation of the input: imagenet, half; auto: the backbone's own.")
+    ] = DEFAULT.normalisation,
     seed: shared.Seed = DEFAULT.seed,
     precision: shared.Precision = DEFAULT.precision,
     out: shared.Out = Path("seg"),
@@ -46,5 +88,6 @@ def train_seg(
             reporter,
             listing=listing,
             limit=limit,
+            weights=weights,
         )
     job.finish(summary)

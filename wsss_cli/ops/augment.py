@@ -1,0 +1,80 @@
+"""Random views of an image together with its mask, and the shrinking that both need before."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode, v2
+
+JITTER = 0.3  # of brightness, contrast and saturation, as train-cls has it
+
+
+class JointView:
+    """Image uint8 (3, H, W) and mask (H, W) -> a normalised float crop (3, S, S) and its labels int64 (S, S).
+
+    The pair is resized by a factor from `scales` (log-uniform), cropped to `size`, mirrored half of the time;
+    only the image's colours vary. Beyond the border the image has the mean colour and the label is `ignore`.
+    Everything random is drawn from torch's random state.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        scales: tuple[float, float],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        ignore: int,
+    ) -> None:
+        self.scales = scales
+        grey = [round(255 * value) for value in mean]
+        fill = {tv_tensors.Image: grey, tv_tensors.Mask: ignore}
+        self.geometry = v2.Compose(
+            [v2.RandomCrop(size, pad_if_needed=True, fill=fill), v2.RandomHorizontalFlip()]
+        )
+        self.colours = v2.Compose(
+            [
+                v2.ColorJitter(JITTER, JITTER, JITTER),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize(list(mean), list(std)),
+            ]
+        )
+
+    def __call__(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """One view of the pair."""
+        low, high = (math.log(scale) for scale in self.scales)
+        factor = math.exp(float(torch.empty(1).uniform_(low, high)))
+        size = [max(1, round(side * factor)) for side in image.shape[-2:]]
+        picture, labels = resize_pair(image, mask, size)
+        picture, labels = self.geometry(tv_tensors.Image(picture), tv_tensors.Mask(labels))
+        view: Tensor = self.colours(picture)
+        return view.as_subclass(Tensor), labels.as_subclass(Tensor).long()
+
+
+def resize_pair(image: Tensor, mask: Tensor, size: list[int]) -> tuple[Tensor, Tensor]:
+    """Image (3, H, W) and mask (H, W) resized to `size`; a label is the nearest pixel's, never mixed."""
+    picture = resize_image(image, size)
+    if size == list(mask.shape):
+        return picture, mask
+    labels = v2.functional.resize(mask[None], size, interpolation=InterpolationMode.NEAREST_EXACT)
+    return picture, labels[0]
+
+
+def resize_image(image: Tensor, size: list[int]) -> Tensor:
+    """Image uint8 (3, H, W) resized to `size`, smoothed where it shrinks."""
+    if size == list(image.shape[-2:]):
+        return image
+    result: Tensor = v2.functional.resize(
+        image, size, interpolation=InterpolationMode.BILINEAR, antialias=True
+    )
+    return result
+
+
+def bounded_size(shape: Sequence[int], side: int) -> list[int]:
+    """The size of a picture (H, W, ...) shrunk until its longer side is at most `side`; never enlarged."""
+    height, width = shape[:2]
+    factor = min(1.0, side / max(height, width))
+    return [max(1, round(height * factor)), max(1, round(width * factor))]

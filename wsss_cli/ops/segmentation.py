@@ -1,0 +1,58 @@
+"""Arithmetic of segmentation networks: loss over known pixels, inference over scales, the winning class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def pixel_loss(logits: Tensor, labels: Tensor, ignore: int) -> Tensor:
+    """Mean cross-entropy of logits (B, C, H, W) over the pixels of labels (B, H, W) that are not `ignore`.
+
+    0 (with gradient 0) where no pixel is known.
+    """
+    known = (labels != ignore).sum().clamp(min=1)
+    return F.cross_entropy(logits.float(), labels, ignore_index=ignore, reduction="sum") / known
+
+
+def averaged_probabilities(
+    network: Callable[[Tensor], Tensor], images: Tensor, scales: Sequence[float], flip: bool
+) -> Tensor:
+    """Images (B, 3, H, W) -> softmax (B, C, H, W) of `network`, averaged over scales and mirrored views."""
+    size = images.shape[-2:]
+    whole: Tensor | None = None
+    for scale in scales:
+        view = _resized(images, [max(1, round(side * scale)) for side in size])
+        for mirrored in (False, True) if flip else (False,):
+            logits = network(view.flip(-1) if mirrored else view).float()
+            logits = logits.flip(-1) if mirrored else logits
+            one = _resized(logits, list(size)).softmax(dim=1)
+            whole = one if whole is None else whole + one
+    if whole is None:
+        raise ValueError("no scale")
+    return whole / (len(scales) * (2 if flip else 1))
+
+
+def winners(probabilities: Tensor, size: tuple[int, int]) -> Tensor:
+    """Probabilities (C, h, w) -> index of the largest (H, W), int64, each class interpolated to `size` alone.
+
+    Holds two planes of the full size instead of C; the first of equal classes wins.
+    """
+    best = torch.full(size, -1.0)
+    result = torch.zeros(size, dtype=torch.int64)
+    for index, plane in enumerate(probabilities):
+        full = F.interpolate(plane[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
+        better = full > best
+        result[better] = index
+        best = torch.maximum(best, full)
+    return result
+
+
+def _resized(tensor: Tensor, size: list[int]) -> Tensor:
+    if size == list(tensor.shape[-2:]):
+        return tensor
+    shrinks = size[0] < tensor.shape[-2]
+    return F.interpolate(tensor, size=size, mode="bilinear", align_corners=False, antialias=shrinks)

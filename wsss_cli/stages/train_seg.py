@@ -1,0 +1,295 @@
+"""Masks folder -> a run folder with ckpt.pt: a segmentation network learnt from the pseudo-labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsss_cli.config import Execution, TrainSegConfig, as_dict, require
+from wsss_cli.data.checkpoints import encode_checkpoint, encode_safetensors, read_checkpoint, read_weights
+from wsss_cli.data.files import json_bytes, sha256
+from wsss_cli.data.folder import StageFolder, read_item, read_run
+from wsss_cli.data.images import read_image
+from wsss_cli.data.masks import decode_mask, ignore_value
+from wsss_cli.data.resume import clear_resume, load_resume, save_resume
+from wsss_cli.data.run import Run
+from wsss_cli.data.samples import find_images, select
+from wsss_cli.errors import ItemError, RejectedInputError
+from wsss_cli.nets.backbones.load import Loaded, resolve_name
+from wsss_cli.nets.backbones.vit import ViT
+from wsss_cli.nets.segmenters import Segmenter, load_trunk
+from wsss_cli.ops.augment import JointView, bounded_size, resize_pair
+from wsss_cli.ops.segmentation import pixel_loss
+from wsss_cli.reporter import Reporter
+from wsss_cli.runtime.device import choose_device, choose_precision
+from wsss_cli.runtime.mask_batches import MaskedImages, Pair
+from wsss_cli.runtime.seed import seed_everything
+from wsss_cli.runtime.train_loop import SCHEDULES, Recipe, State, batches, fit, to_device
+from wsss_cli.summary import Summary
+from wsss_cli.text import show
+
+NORMALISATIONS = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5,) * 3, (0.5,) * 3),
+}
+SECONDS_BETWEEN_SAVES = 60.0
+STEP = 32  # crop sizes are multiples of it, as every backbone likes them
+
+
+def run(
+    masks: Path,
+    out: Path,
+    config: TrainSegConfig,
+    execution: Execution,
+    reporter: Reporter,
+    *,
+    listing: Path | None = None,
+    limit: int | None = None,
+    weights: Path | None = None,
+) -> Summary:
+    """Train and write ckpt.pt, ckpt.safetensors and metrics.json; figures: the loss.
+
+    `weights` are a backbone's, or a ckpt.pt of 'wsss train-cls', whose trunk is then the start.
+    """
+    device = choose_device(execution.device)
+    config = _resolved(config, weights, device)
+    folder = read_run(masks, "pseudo-labels", "predict")
+    ids = select(sorted(folder.items), listing, limit, str(masks))
+    pairs = _Pairs.of(folder, ids, config.max_side, reporter)
+    inputs = {"masks": {"path": str(masks.resolve()), "fingerprint": pairs.fingerprint()}}
+    start, digest = _start(config, weights)
+    if weights is not None:
+        inputs["weights"] = {"path": str(weights.resolve()), "fingerprint": digest}
+    configuration = as_dict(config)
+    with Run(
+        out, "train-seg", configuration=configuration, classes=folder.classes, inputs=inputs, ids=(),
+        facts={"images": folder.manifest["facts"]["images"]}, execution=execution, reporter=reporter,
+    ) as stage:  # fmt: skip
+        if execution.dry_run:
+            figures = {**configuration, "images": len(pairs.good), "classes": list(folder.classes)}
+            return Summary("train-seg", out, failures=pairs.failures, figures=figures)
+        if not stage.complete:
+            work = sha256(json_bytes([configuration, [entry["fingerprint"] for entry in inputs.values()]]))
+            seed_everything(config.seed, 0)
+            loaded = start()
+            segmenter = Segmenter(loaded.backbone, len(folder.classes))
+            training = _Training(config, loaded, segmenter, device, execution, reporter)
+            metrics = training.run(_Saver(out, work), pairs)
+            state = segmenter.state_dict()
+            stage.extra(
+                "ckpt.pt", encode_checkpoint({**training.about, "classes": list(folder.classes)}, state)
+            )
+            stage.extra("ckpt.safetensors", encode_safetensors(state))
+            stage.extra("metrics.json", json_bytes(metrics))
+    clear_resume(out)
+    metrics = json.loads((out / "metrics.json").read_text())
+    return Summary("train-seg", out, failures=metrics["failures"], figures=metrics["figures"])
+
+
+def _resolved(config: TrainSegConfig, weights: Path | None, device: torch.device) -> TrainSegConfig:
+    for option, value, known in (
+        ("--schedule", config.schedule, SCHEDULES),
+        ("--normalisation", config.normalisation, ("auto", *NORMALISATIONS)),
+    ):
+        require(value in known, f"{option} is '{value}'; choose one of {', '.join(known)}.")
+    precision = choose_precision(config.precision, device, training=True)
+    backbone = config.backbone
+    if backbone == "auto" and weights is not None and weights.suffix == ".pt":
+        backbone = _backbone_of_classifier(weights) or backbone
+    return dataclasses.replace(config, backbone=resolve_name(backbone, weights), precision=precision)
+
+
+def _backbone_of_classifier(weights: Path) -> str | None:
+    try:
+        return str(read_checkpoint(weights, "classifier").about["backbone"])
+    except RejectedInputError:
+        return None  # it may still be a table of weights
+
+
+def _start(config: TrainSegConfig, weights: Path | None) -> tuple[Callable[[], Loaded], str]:
+    """What builds the trunk, and the fingerprint of its weights."""
+    state, digest = read_weights(weights) if weights is not None else (None, "")
+
+    def start() -> Loaded:
+        loaded = load_trunk(
+            config.backbone, weights=state, pretrained=config.pretrained, drop_path=config.drop_path
+        )
+        mean, std = NORMALISATIONS.get(config.normalisation, (loaded.mean, loaded.std))
+        return Loaded(loaded.backbone, mean, std)
+
+    return start, digest
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pairs:
+    """The images of a masks folder with their masks; loading processes receive it whole."""
+
+    folder: StageFolder
+    paths: dict[str, Path]
+    max_side: int
+    good: tuple[str, ...]  # ids whose image and mask can be read and fit together
+    failures: dict[str, str]
+    digests: dict[str, str]  # of the image files
+    longest: int  # longer side of the largest pair, in pixels
+
+    @classmethod
+    def of(cls, folder: StageFolder, ids: Sequence[str], max_side: int, reporter: Reporter) -> _Pairs:
+        """Look at every pair once, so that a bad one is told before the training."""
+        pairs = cls(folder, _images(folder), max_side, (), {}, {}, 0)
+        good, longest = [], 1
+        for id_ in ids:
+            try:
+                image, mask, digest = pairs.open(id_)
+                _check(id_, image, mask, digest, folder)
+            except ItemError as error:
+                pairs.failures[id_] = f"{error.reason}: {error}"
+                reporter.note(f"{show(id_)} is left out: {error}")
+                continue
+            good.append(id_)
+            pairs.digests[id_] = digest
+            longest = max(longest, *bounded_size(mask.shape, max_side))
+        if not good:
+            first = next(iter(pairs.failures.values()), "there is none.")
+            raise RejectedInputError(
+                f"None of the {len(ids)} masks in {show(folder.path)} can be learnt from. First: {first}"
+            )
+        return dataclasses.replace(pairs, good=tuple(good), longest=longest)
+
+    @property
+    def ignore(self) -> int:
+        """The label of unknown pixels."""
+        return ignore_value(len(self.folder.classes))
+
+    def fingerprint(self) -> str:
+        lines = [f"{id_} {self.folder.items[id_].sha256} {self.digests[id_]}\n" for id_ in self.good]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def open(self, id_: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], str]:
+        """The image (H, W, 3), the mask (H, W), and the fingerprint of the image's file."""
+        mask = decode_mask(read_item(self.folder, id_), classes=len(self.folder.classes))
+        if id_ not in self.paths:
+            raise ItemError("image-missing", f"The image of '{show(id_)}' is no longer there.")
+        image, digest = read_image(self.paths[id_])
+        return image, mask, digest
+
+    def __call__(self, index: int) -> Pair:
+        """Pair `index` of the good ones: image uint8 (3, h, w) and mask (h, w), at most `max_side` long."""
+        image, mask, _ = self.open(self.good[index])
+        labels = torch.from_numpy(mask if mask.dtype == np.uint8 else mask.astype(np.int32))
+        picture = torch.from_numpy(image).permute(2, 0, 1).contiguous()
+        return resize_pair(picture, labels, bounded_size(mask.shape, self.max_side))
+
+
+def _images(folder: StageFolder) -> dict[str, Path]:
+    root = folder.manifest["facts"].get("images")
+    if not root or not Path(root).is_dir():
+        raise RejectedInputError(
+            f"The images of {show(folder.path)} are no longer in {show(str(root))}. "
+            "Put them back or make the masks again."
+        )
+    return {sample.id: sample.path for sample in find_images(Path(root))}
+
+
+def _check(
+    id_: str, image: np.ndarray[Any, Any], mask: np.ndarray[Any, Any], digest: str, folder: StageFolder
+) -> None:
+    if image.shape[:2] != mask.shape:
+        (height, width), (rows, columns) = image.shape[:2], mask.shape
+        raise ItemError("size-mismatch", f"size mismatch mask {rows}x{columns} image {height}x{width}.")
+    if folder.items[id_].inputs.get("image") not in (None, "", digest):
+        raise ItemError("image-changed", f"The image of '{show(id_)}' has changed since its mask was made.")
+
+
+class _Training:
+    """One training: the loop run, and what the checkpoint says of it."""
+
+    def __init__(
+        self,
+        config: TrainSegConfig,
+        loaded: Loaded,
+        segmenter: Segmenter,
+        device: torch.device,
+        execution: Execution,
+        reporter: Reporter,
+    ) -> None:
+        self.config, self.device, self.reporter = config, device, reporter
+        self.mean, self.std = loaded.mean, loaded.std
+        self.segmenter = segmenter.to(device)
+        self.workers = _loaders(execution.workers, device)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a checkpoint says, beside the classes."""
+        config, backbone = self.config, self.segmenter.backbone
+        return {
+            "kind": "segmenter", "backbone": config.backbone,
+            "class_tokens": backbone.class_tokens if isinstance(backbone, ViT) else 0,
+            "max_side": config.max_side, "mean": list(self.mean), "std": list(self.std),
+            "configuration": as_dict(config),
+        }  # fmt: skip
+
+    def run(self, saver: _Saver, pairs: _Pairs) -> dict[str, Any]:
+        """Train; the metrics: one row an epoch, final figures, and images that could not be used."""
+        config = self.config
+        size = min(config.crop_size, -(-pairs.longest // STEP) * STEP)
+        low, high = config.scale_range
+        view = JointView(size, (low, high), self.mean, self.std, pairs.ignore)
+        data = MaskedImages(pairs, len(pairs.good), view, config.seed)
+        recipe = Recipe(
+            config.epochs, config.batch_size, config.lr, config.weight_decay,
+            config.warmup_epochs, config.schedule, config.precision, config.seed,
+        )  # fmt: skip
+        state = saver.load()
+        steps = len(data) // min(recipe.batch_size, len(data))
+        self.reporter.start("training steps", steps * (recipe.epochs - state.epoch))
+
+        def losses(batch: Any, _epoch: int, _step: int, _steps: int) -> dict[str, Tensor]:
+            images, labels = to_device(batch, self.device)
+            return {"loss": pixel_loss(self.segmenter(images), labels, pairs.ignore)}
+
+        state = fit(
+            self.segmenter, losses, self.segmenter.param_groups(config.head_lr),
+            lambda epoch: batches(data, recipe, epoch, self.workers), recipe, state, device=self.device,
+            before_epoch=lambda _: None, after_epoch=saver,
+            advance=lambda figures: self.reporter.advance(1, **figures),
+        )  # fmt: skip
+        figures = {key: value for key, value in state.history[-1].items() if key != "lr"}
+        figures |= {"images": len(data), "crop": size}
+        return {"figures": figures, "failures": pairs.failures, "history": state.history}
+
+
+class _Saver:
+    """Keeps the state of a training now and then; when does not change how it ends.
+
+    `work` names the configuration and the inputs: the state of another training is not continued.
+    """
+
+    def __init__(self, out: Path, work: str) -> None:
+        self.out, self.work, self.last = out, work, time.monotonic()
+
+    def __call__(self, state: State) -> None:
+        if time.monotonic() - self.last > SECONDS_BETWEEN_SAVES:
+            save_resume(self.out, {"work": self.work, **dataclasses.asdict(state)})
+            self.last = time.monotonic()
+
+    def load(self) -> State:
+        """The state kept last, or a new one."""
+        kept = load_resume(self.out) or {}
+        return State(**kept) if kept.pop("work", "") == self.work else State()
+
+
+def _loaders(workers: int, device: torch.device) -> int:
+    """Loading processes: they pay where the network runs elsewhere; on a CPU they only take its cores."""
+    if workers:
+        return workers
+    return min(8, os.cpu_count() or 1) if device.type == "cuda" else 0
