@@ -126,11 +126,11 @@ def _kernels(gaussian: tuple[float, float], bilateral: tuple[float, float, float
     """The settings of (sxy, compat) and (sxy, srgb, compat), with the ten iterations that all papers use."""
     return {
         "iterations": 10,
-        "gaussian_sxy": gaussian[0],
-        "gaussian_compat": gaussian[1],
-        "bilateral_sxy": bilateral[0],
-        "bilateral_srgb": bilateral[1],
-        "bilateral_compat": bilateral[2],
+        "gaussian_sxy": float(gaussian[0]),
+        "gaussian_compat": float(gaussian[1]),
+        "bilateral_sxy": float(bilateral[0]),
+        "bilateral_srgb": float(bilateral[1]),
+        "bilateral_compat": float(bilateral[2]),
     }
 
 
@@ -174,8 +174,8 @@ class CrfConfig:
     gaussian_sxy: float = 3.0  # pixels
     gaussian_compat: float = 3.0
     bilateral_sxy: float = 80.0  # pixels
-    bilateral_srgb: float = 13.0  # 8-bit colour units
-    bilateral_compat: float = 10.0
+    bilateral_srgb: float = 5.0  # 8-bit colour units
+    bilateral_compat: float = 4.0
 
     def __post_init__(self) -> None:
         if self.preset not in CRF_PRESETS:
@@ -302,7 +302,9 @@ class EvalConfig:
 
 
 def resolve(config: Any, preset: Mapping[str, Any], given: Collection[str]) -> Any:
-    """`config` with the preset's values wherever the user typed nothing; "options" of a preset are not fields."""
+    """`config` with the preset's values wherever the user typed nothing; "options" of a preset are not
+    fields.
+    """
     changes = {name: value for name, value in preset.items() if name not in given and name != "options"}
     return dataclasses.replace(config, **changes)
 
