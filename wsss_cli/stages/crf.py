@@ -26,8 +26,8 @@ from wsss_cli.runtime.executor import run_isolated
 from wsss_cli.summary import Summary
 from wsss_cli.text import show
 
-# The automatic threshold is below the one that cuts the maps best: the CRF takes back what spills over an edge,
-# but seldom grows a part that was cut off.
+# The automatic threshold is below the one that cuts the maps best: the CRF takes back what spills over an
+# edge, but seldom grows a part that was cut off.
 WIDER = 0.9
 
 
