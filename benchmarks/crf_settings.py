@@ -26,9 +26,14 @@ from wsss_cli.stages import eval as evaluation
 ROWS: tuple[dict[str, Any], ...] = (
     {"preset": "mct"},
     {"preset": "mct", "alpha": 12.0},
+    {"preset": "mct", "alpha": 2.4},  # undecided at 0.35 instead of 0.5
+    {"preset": "mct", "bilateral_srgb": 5.0, "bilateral_compat": 4.0},
     {"preset": "more"},
     {"preset": "deeplab"},
     {"preset": "irn"},
+    {"preset": "default", "bilateral_srgb": 13.0, "bilateral_compat": 10.0},
+    {"preset": "default", "temperature": 0.2},
+    {"preset": "default", "temperature": 0.05},
     {"preset": "default"},
 )
 
