@@ -1,0 +1,32 @@
+"""CSV that a spreadsheet shows as it is."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+from wsss_cli.data.tables import csv_bytes
+
+
+def read(payload: bytes) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(payload.decode(), newline="")))
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@x", "\tx", "\rx"])
+def test_text_that_would_be_computed_is_marked(name: str) -> None:
+    """A cell never starts with a character that makes it a formula; its text follows the mark."""
+    assert read(csv_bytes(("name",), [(name,)]))[1] == ["'" + name]
+    assert read(csv_bytes((name,), []))[0] == ["'" + name]
+
+
+def test_numbers_and_gaps_stay_what_they_are() -> None:
+    """A negative number is a number, None is an empty cell, commas and quotes are quoted."""
+    table = read(csv_bytes(("a", "b", "c"), [(-1.5, None, 'x,"y"')]))
+    assert table == [["a", "b", "c"], ["-1.5", "", 'x,"y"']]
+
+
+def test_a_name_that_is_no_unicode_is_escaped() -> None:
+    """A surrogate, as undecodable file names have, does not end the run."""
+    assert csv_bytes(("a",), [("\udcff",)]) == b"a\n\\udcff\n"
