@@ -53,6 +53,7 @@ class TrainOptions:
     class_layers: int = 0  # of the label maps; 0 is all
     par_iterations: int = 10
     scales: tuple[float, ...] = (1.0,)
+    pool: str = "avg"
     token_spread: float = 0.5
     token_lr: float = 30.0
     head_lr: float = 1.0
@@ -112,7 +113,7 @@ class Aream(nn.Module):
 
     def __init__(self, backbone: ViT, classes: int, options: TrainOptions) -> None:
         super().__init__()
-        self.classifier = TokenClassifier(backbone, classes, options.token_spread)
+        self.classifier = TokenClassifier(backbone, classes, options.token_spread, options.pool)
         self.options = options
         self.split = options.split or round(backbone.layers * 7 / 12)
         if not 0 < self.split < backbone.layers:

@@ -22,14 +22,14 @@ from wsss_cli.nets.classifiers import PatchClassifier, Scores
 from wsss_cli.nets.trainable import grouped, is_flat
 from wsss_cli.ops.cam import Localise
 
-POOLS = ("avg", "max", "sharp")
+POOLS = ("avg", "max", "top")
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """`pool`: avg | max | sharp (the mean of both); `head_lr`: factor on the learning rate of the head."""
+    """`pool`: avg | max | top (the mean of the highest tenth); `head_lr`: factor on the learning rate of the head."""
 
-    pool: str = "sharp"
+    pool: str = "top"
     head_lr: float = 10.0
 
     def __post_init__(self) -> None:

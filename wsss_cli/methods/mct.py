@@ -33,6 +33,7 @@ from wsss_cli.ops.cam import Localise
 class TrainOptions:
     """`token_spread`: noise on the starting class tokens, in units of their own deviation; `token_lr`, `head_lr`: factors."""
 
+    pool: str = "avg"
     token_spread: float = 0.5
     token_lr: float = 30.0
     head_lr: float = 1.0
@@ -64,7 +65,7 @@ class Mct(nn.Module):
 
     def __init__(self, backbone: ViT, classes: int, options: TrainOptions) -> None:
         super().__init__()
-        self.classifier = TokenClassifier(backbone, classes, options.token_spread)
+        self.classifier = TokenClassifier(backbone, classes, options.token_spread, options.pool)
         self.options = options
 
     def forward(self, images: Tensor) -> Tensor:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from wsss_cli.nets.backbones.cnn import CNN
 from wsss_cli.nets.backbones.vit import Observer, ViT
+
+
+TOP_SHARE = 0.1  # of the positions, for the pool "top"
 
 
 class Scores(NamedTuple):
@@ -27,8 +29,9 @@ class TokenClassifier(nn.Module):
 
     tokens_are_classes = True
 
-    def __init__(self, backbone: ViT, classes: int, token_spread: float = 0.0) -> None:
+    def __init__(self, backbone: ViT, classes: int, token_spread: float = 0.0, pool: str = "avg") -> None:
         super().__init__()
+        self.pool = pool
         backbone.expand_class_tokens(classes, token_spread)
         backbone.positions = "scale-factor"
         self.backbone = backbone
@@ -38,14 +41,14 @@ class TokenClassifier(nn.Module):
         """images (B, 3, H, W) -> logits (class tokens, patches) and maps >= 0."""
         tokens = self.backbone(images, observe, final_norm=False)
         patch_map = self.head(tokens.patches)
-        logits = tokens.classes.mean(dim=-1), patch_map.mean(dim=(2, 3))
+        logits = tokens.classes.mean(dim=-1), pooled(patch_map, self.pool)
         return Scores(logits, patch_map.relu())
 
 
 class PatchClassifier(nn.Module):
     """A 1x1 convolution over the features of any backbone, pooled to logits (Zhou et al. 2016, class activation maps).
 
-    `pool` is "avg" (the classic), "max", or "sharp": the mean of both. Maps are signed.
+    `pool` is "avg" (the classic), "max", or "top": the mean of the highest tenth. Maps are signed.
     """
 
     tokens_are_classes = False
@@ -63,11 +66,16 @@ class PatchClassifier(nn.Module):
         else:
             features = self.backbone(images)
         maps = self.head(features)
-        return Scores((self._pooled(maps),), maps)
+        return Scores((pooled(maps, self.pool),), maps)
 
-    def _pooled(self, maps: Tensor) -> Tensor:
-        mean, peak = maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))
-        return {"avg": mean, "max": peak, "sharp": torch.lerp(mean, peak, 0.5)}[self.pool]
+
+def pooled(maps: Tensor, pool: str) -> Tensor:
+    """Logits (B, C) of maps (B, C, h, w): "avg" the mean, "max" the maximum, "top" the mean of the highest tenth."""
+    if pool == "avg":
+        return maps.mean(dim=(2, 3))
+    flat = maps.flatten(2)
+    count = 1 if pool == "max" else max(1, round(TOP_SHARE * flat.shape[-1]))
+    return flat.topk(count, dim=-1).values.mean(dim=-1)
 
 
 Classifier = TokenClassifier | PatchClassifier

@@ -41,7 +41,11 @@ def pixel_labels(
 
 def _scores(maps: Tensor, background: float, size: tuple[int, int]) -> Tensor:
     """softmax over [background; maps] at `size`; (K, H, W) -> (1 + K, *size)."""
-    constant = torch.full_like(maps[:1], background) if len(maps) else maps.new_full((1, *maps.shape[1:]), background)
+    constant = (
+        torch.full_like(maps[:1], background)
+        if len(maps)
+        else maps.new_full((1, *maps.shape[1:]), background)
+    )
     return resize(torch.cat([constant, maps])[None], size)[0].softmax(dim=0)
 
 

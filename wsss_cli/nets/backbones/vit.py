@@ -75,14 +75,15 @@ class ViT(nn.Module):
         return self.class_tokens + (0 if self.reg_token is None else int(self.reg_token.shape[1]))
 
     def expand_class_tokens(self, count: int, spread: float = 0.0) -> None:
-        """Replace the class token by `count` copies of it, plus normal noise of `spread` times its own size.
+        """Replace the class token by `count` copies of it, plus normal noise of `spread` times its deviation.
 
         Equal copies are parted by the loss alone (MCTformer); on a few hundred images that takes longer than the training.
         """
         token = self.cls_token[:, :1].detach()
         if token.shape[1] == 0:
             token = nn.init.trunc_normal_(token.new_empty(1, 1, self.width), std=0.02)
-        noise = torch.randn(1, count, self.width) * token.std() * spread
+        deviation = token.std().clamp(min=0.02)  # untrained class tokens are all but zero
+        noise = torch.randn(1, count, self.width) * deviation * spread
         old = self.class_tokens
         self.cls_token = nn.Parameter(token.repeat(1, count, 1) + noise)
         if self.prefix_has_position and self.pos_embed is not None:

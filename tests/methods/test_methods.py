@@ -1,0 +1,180 @@
+"""Every method on the tiny backbone: shapes, learning, repeatability, sound results at the edges."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from wsss_cli.errors import UsageError
+from wsss_cli.methods import METHODS, Progress
+from wsss_cli.methods.assembly import check_refinement
+from wsss_cli.nets.backbones.load import load_backbone
+
+NAMES = pytest.mark.parametrize("name", METHODS.names())
+LATE = Progress(epoch=9, epochs=10, step=90, steps=100)
+
+
+def make(name: str, classes: int = 3, backbone: str = "tiny", **options: Any) -> Any:
+    """A method with seeded weights."""
+    torch.manual_seed(0)
+    module = METHODS.load(name)
+    return module.build(load_backbone(backbone).backbone, classes, module.TrainOptions(**options))
+
+
+def batch(classes: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two pictures whose left or right half is bright, with their tags."""
+    torch.manual_seed(1)
+    images = torch.randn(2, 3, 48, 64) * 0.1
+    images[0, 0, :, :32] += 1
+    images[1, 1, :, 32:] += 1
+    targets = torch.zeros(2, classes)
+    targets[0, 0] = targets[1, classes - 1] = 1
+    return images, targets
+
+
+@NAMES
+def test_shapes(name: str) -> None:
+    """Logits (B, C), maps (B, C, h, w) at the backbone's stride for a non-square input, every loss a number."""
+    method = make(name)
+    images, targets = batch()
+    assert method(images).shape == (2, 3)
+    maps = METHODS.load(name).localiser(method, METHODS.load(name).CamsOptions())(images)
+    assert maps.shape == (2, 3, 6, 8)
+    terms = method.losses(images, targets, LATE)
+    assert all(term.ndim == 0 and torch.isfinite(term) for term in terms.values())
+
+
+@NAMES
+def test_every_parameter_learns_once(name: str) -> None:
+    """The groups hold each trainable parameter exactly once."""
+    method = make(name)
+    grouped = [id(p) for group in method.param_groups() for p in group.parameters]
+    assert sorted(grouped) == sorted(id(p) for p in method.parameters() if p.requires_grad)
+
+
+@NAMES
+def test_loss_falls(name: str) -> None:
+    """Twelve steps on one batch bring the tag loss down."""
+    method = make(name)
+    images, targets = batch()
+    optimizer = torch.optim.AdamW(method.parameters(), lr=2e-3)
+    totals = []
+    for _ in range(12):
+        terms = method.losses(images, targets, LATE)
+        total = torch.stack(list(terms.values())).sum()
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        totals.append(float(total.detach()))
+    assert totals[-1] < 0.8 * totals[0]
+
+
+@NAMES
+def test_same_seed_same_net(name: str) -> None:
+    """Building twice from one seed gives the same weights."""
+    first, second = make(name).state_dict(), make(name).state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@NAMES
+def test_one_class(name: str) -> None:
+    """A single class works throughout, the class attention included."""
+    method = make(name, classes=1)
+    images, targets = batch(1)
+    assert method.losses(images, targets, LATE)
+    assert METHODS.load(name).localiser(method, METHODS.load(name).CamsOptions())(images).shape == (2, 1, 6, 8)
+
+
+@NAMES
+def test_a_batch_without_any_class(name: str) -> None:
+    """All-background tags give finite losses and gradients."""
+    method = make(name)
+    images, _ = batch()
+    torch.stack(list(method.losses(images, torch.zeros(2, 3), LATE).values())).sum().backward()
+    gradients = [p.grad for p in method.parameters() if p.grad is not None]
+    assert all(torch.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_affinity_starts_after_the_warm_up() -> None:
+    """Before `cls_epochs` only the tags are learned."""
+    method = make("aream", cls_epochs=2)
+    images, targets = batch()
+    assert "aff" not in method.losses(images, targets, Progress(1, 10, 0, 100))
+    assert "aff" in method.losses(images, targets, Progress(2, 10, 0, 100))
+
+
+def test_affinity_trains_only_deep_attention() -> None:
+    """ℒ_aff has a gradient in deep layers' queries and keys, and labels carry none back."""
+    method = make("aream", weights="uniform", cls_epochs=0)
+    images, targets = batch()
+    method.losses(images, targets, LATE)["aff"].backward()
+    deep = method.classifier.backbone.blocks[-1].attn.qkv.weight.grad
+    assert deep is not None
+    assert deep.abs().sum() > 0
+    assert method.classifier.head.weight.grad is None
+
+
+def test_entropies_are_measured_when_the_warm_up_ends() -> None:
+    """Before that they are zero; measured, they lie between 0 and log2 of the patches."""
+    method = make("aream", cls_epochs=2)
+    calls = []
+
+    def calibration() -> Any:
+        calls.append(1)
+        return [batch()]
+
+    method.train()
+    method.begin_epoch(Progress(1, 10, 0, 100), calibration)
+    assert not calls
+    method.begin_epoch(Progress(2, 10, 0, 100), calibration)
+    assert len(calls) == 1
+    assert method.training
+    assert (method.entropies > 0).all()
+    assert (method.entropies <= 5.6).all()  # log2(48 patches) = 5.585
+    weights = method.layer_weights()
+    assert weights.min() == 0
+    assert weights.max() == 1
+
+
+def test_split_follows_the_depth() -> None:
+    """7 of 12 in general, a number when asked, and never all layers."""
+    assert make("aream").split == 4  # of 6 layers
+    assert make("aream", split=2).split == 2
+    with pytest.raises(UsageError, match="split is 6; with 6 layers"):
+        make("aream", split=6)
+
+
+def test_aream_refines_a_plain_transformer() -> None:
+    """Its affinity works on a cam checkpoint; class attention of classes that have no token does not."""
+    plain = make("cam")
+    check_refinement("aream", plain)
+    check_refinement("cam", plain)
+    images, _ = batch()
+    aream = METHODS.load("aream")
+    refined = aream.localiser(plain, aream.CamsOptions())(images)
+    raw = METHODS.load("cam").localiser(plain, METHODS.load("cam").CamsOptions())(images)
+    assert refined.shape == raw.shape
+    assert not torch.allclose(refined, raw)
+    with pytest.raises(UsageError, match="This checkpoint works with: cam, aream"):
+        check_refinement("mct", plain)
+
+
+def test_transformer_methods_refuse_a_cnn() -> None:
+    """The reason and the way out are named; cam takes any network."""
+    assert make("cam", backbone="test_resnet")(torch.randn(1, 3, 64, 64)).shape == (1, 3)
+    for name in ("mct", "aream"):
+        with pytest.raises(UsageError, match="needs a vision transformer"):
+            make(name, backbone="test_resnet")
+    with pytest.raises(UsageError, match="This checkpoint works with: cam"):
+        check_refinement("aream", make("cam", backbone="test_resnet"))
+
+
+def test_options_are_checked() -> None:
+    """A wrong constant is refused when it is set, not when it is used."""
+    for name, options in (
+        ("cam", {"pool": "median"}), ("aream", {"weights": "some"}), ("aream", {"background_low": 0.9})
+    ):  # fmt: skip
+        with pytest.raises(UsageError):
+            METHODS.load(name).TrainOptions(**options)

@@ -1,0 +1,144 @@
+"""The transformer trunk: timm's own numbers, any size, many class tokens, attention that can be watched."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from timm.models.vision_transformer import VisionTransformer
+
+from wsss_cli.errors import RejectedInputError, UsageError
+from wsss_cli.nets.backbones.load import load_backbone, resolve_name
+from wsss_cli.nets.backbones.vit import ViT
+
+
+def small(**changes: object) -> VisionTransformer:
+    """Two blocks of width 12 on 4x4 patches of a 16 px image."""
+    values = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 2, "num_heads": 3, "num_classes": 0}
+    torch.manual_seed(0)
+    model = VisionTransformer(**{**values, "dynamic_img_size": True, **changes})
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"reg_tokens": 2}, {"no_embed_class": True, "reg_tokens": 1}, {"qk_norm": True, "init_values": 0.1},
+     {"class_token": False, "global_pool": "avg"}],
+)  # fmt: skip
+@pytest.mark.parametrize("size", [(16, 16), (16, 28), (8, 12)])
+def test_equals_timm(changes: dict[str, object], size: tuple[int, int]) -> None:
+    """The same tokens as timm's own forward pass, for every kind of prefix and for sizes it was not built for."""
+    model = small(**changes)
+    images = torch.randn(2, 3, *size)
+    expected = model.fc_norm(model.forward_features(images))
+    vit = ViT(model)
+    tokens = vit(images)
+    patches = expected[:, vit.prefix :].transpose(1, 2).reshape(2, 12, size[0] // 4, size[1] // 4)
+    torch.testing.assert_close(tokens.patches, patches)
+    torch.testing.assert_close(tokens.classes, expected[:, : vit.class_tokens])
+
+
+def test_watching_shows_what_the_blocks_used() -> None:
+    """The logits that are handed over give the attention output of every block."""
+    vit, seen, used = ViT(small(reg_tokens=2)), {}, {}
+    for layer, block in enumerate(vit.blocks):
+        block.attn.fused_attn = False
+        block.attn.attn_drop.register_forward_hook(lambda m, i, o, layer=layer: used.update({layer: o}))
+    vit(torch.randn(1, 3, 16, 20), lambda layer, logits: seen.update({layer: logits}))
+    assert sorted(seen) == [0, 1]
+    for layer, logits in seen.items():
+        assert logits.shape == (1, 3, 23, 23)
+        torch.testing.assert_close(logits.softmax(dim=-1), used[layer])
+
+
+def test_hooks_go_away_even_when_the_observer_fails() -> None:
+    """A borrowed net is left as it was found."""
+    vit = ViT(small())
+
+    def fail(layer: int, logits: torch.Tensor) -> None:
+        raise RuntimeError("observer")
+
+    with pytest.raises(RuntimeError, match="observer"):
+        vit(torch.randn(1, 3, 16, 16), fail)
+    assert all(not block.attn.qkv._forward_hooks for block in vit.blocks)
+
+
+def test_class_tokens_start_as_copies() -> None:
+    """Without spread, many equal class tokens with the position of the one; the patches keep theirs."""
+    vit = ViT(small())
+    old_token, old_positions = vit.cls_token.clone(), vit.pos_embed.clone()
+    vit.expand_class_tokens(5)
+    assert vit.class_tokens == vit.prefix == 5
+    assert torch.equal(vit.cls_token, old_token.repeat(1, 5, 1))
+    assert torch.equal(vit.pos_embed[:, 5:], old_positions[:, 1:])
+    assert torch.equal(vit.pos_embed[:, 4], old_positions[:, 0])
+    tokens = vit(torch.randn(1, 3, 16, 16)).classes
+    torch.testing.assert_close(tokens[:, :1].expand_as(tokens), tokens)
+
+
+def test_spread_parts_the_class_tokens() -> None:
+    """With spread, no two tokens are alike; seeded, they are the same each time."""
+    torch.manual_seed(1)
+    first = ViT(small())
+    first.expand_class_tokens(3, 0.5)
+    second = ViT(small())
+    torch.manual_seed(0)
+    second_again = ViT(small())
+    torch.manual_seed(7)
+    second.expand_class_tokens(3, 0.5)
+    torch.manual_seed(7)
+    second_again.expand_class_tokens(3, 0.5)
+    assert (first.cls_token[0, 0] - first.cls_token[0, 1]).abs().max() > 1e-3
+    assert torch.equal(second.cls_token, second_again.cls_token)
+
+
+def test_scale_factor_positions_are_no_identity_off_the_native_grid() -> None:
+    """MCTformer's factors (h+0.1)/g resample a non-square grid of as many patches, and leave the native one alone."""
+    vit = ViT(small())
+    vit.positions = "scale-factor"
+    table = vit.pos_embed[:, 1:]
+    assert torch.equal(vit._patch_positions(table, 4, 4, square=True), table)
+    assert vit._patch_positions(table, 2, 8, square=False).shape == table.shape
+    assert vit._patch_positions(table, 5, 7, square=False).shape == (1, 35, 12)
+
+
+def test_names() -> None:
+    """`auto` follows the name of the weights file; a wrong name gets the nearest one."""
+    from pathlib import Path
+
+    assert resolve_name("auto", None) == "tiny"
+    assert resolve_name("auto", Path("x/deit_tiny_patch16_224.safetensors")) == "deit_tiny_patch16_224"
+    assert resolve_name("resnet18", Path("any.pth")) == "resnet18"
+    with pytest.raises(UsageError, match="Name one with --backbone"):
+        resolve_name("auto", Path("mine.pth"))
+    with pytest.raises(UsageError, match="Did you mean 'deit_tiny_patch16_224'"):
+        load_backbone("deit_tiny_patch16_22")
+
+
+def test_weights_that_do_not_fit_name_a_key() -> None:
+    """A missing, unknown or misshapen entry is named; the classifier's head does not count."""
+    state = timm.create_model("test_vit", num_classes=7).state_dict()
+    load_backbone("test_vit", weights=state)
+    for broken, what in (
+        ({k: v for k, v in state.items() if k != "pos_embed"}, "missing, first 'pos_embed'"),
+        ({**state, "extra": torch.zeros(1)}, "unknown, first 'extra'"),
+        ({**state, "cls_token": torch.zeros(1, 1, 3)}, "wrong shape, first 'cls_token'"),
+    ):
+        with pytest.raises(RejectedInputError, match=what):
+            load_backbone("test_vit", weights=broken)
+
+
+def test_a_cnn_keeps_its_statistics_when_it_has_weights() -> None:
+    """BatchNorm stays in eval mode under train(), and features come at stride 16 where the family allows."""
+    state = timm.create_model("test_resnet", num_classes=0).state_dict()
+    cnn = load_backbone("test_resnet", weights=state).backbone.train()
+    norms = [module for module in cnn.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert norms
+    assert not any(norm.training for norm in norms)
+    assert cnn(torch.randn(1, 3, 64, 96)).shape[1] == cnn.width
+
+
+def test_a_network_without_readable_attention_is_refused() -> None:
+    """Other transformers say which names work."""
+    with pytest.raises(UsageError, match="vit_, deit_ or deit3_"):
+        ViT(timm.create_model("test_resnet"))  # type: ignore[arg-type]
