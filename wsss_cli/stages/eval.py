@@ -27,6 +27,7 @@ from wsss_cli.text import BACKGROUND, show
 
 THRESHOLDS = tuple(step / 100 for step in range(1, 100))
 METRICS = "metrics.json"
+IN_FILES_ONLY = ("precision", "recall", "curve", "confusion")
 
 Counts = NDArray[np.int64]
 
@@ -54,6 +55,16 @@ class Sweep:
     used: float | None = None  # the threshold that the tally was made at
     thresholds: tuple[float, ...] = ()
     curve: tuple[float, ...] = ()  # mIoU at each of them
+
+    def best(self) -> dict[str, float | None]:
+        """The highest mIoU and its threshold, as figures; none where there was nothing to sweep."""
+        known = [value for value in self.curve if not np.isnan(value)]
+        if not known:
+            return {}
+        return {
+            "best_miou": _percent(max(known)),
+            "best_threshold": self.thresholds[self.curve.index(max(known))],
+        }
 
 
 def run(
@@ -218,15 +229,13 @@ def _check_size(what: str, size: tuple[int, ...], truth: tuple[int, ...], config
 def _figures(tally: Tally, sweep: Sweep, classes: Sequence[str]) -> dict[str, Any]:
     scores = metrics.scores(tally.total, ignore_uncertain=tally.ignore_uncertain)
     names = (BACKGROUND, *classes)
-    known = [value for value in sweep.curve if not np.isnan(value)]
     return {
         "miou": _percent(scores.miou),
         "per_class": _named(names, scores.iou),
         "pixel_accuracy": _percent(scores.pixel_accuracy),
         "coverage": _percent(scores.coverage),
         "threshold": sweep.used,
-        "best_miou": _percent(max(known)) if known else None,
-        "best_threshold": sweep.thresholds[sweep.curve.index(max(known))] if known else None,
+        **sweep.best(),
         "images": len(tally.rows),
         "classes_present": int(scores.present.sum()),
         "pixels": int(tally.total.sum()),
@@ -244,8 +253,8 @@ def _named(names: Sequence[str], fractions: NDArray[np.float64]) -> dict[str, fl
 
 
 def _headline(figures: dict[str, Any]) -> dict[str, Any]:
-    """The figures less what is only of interest in the file."""
-    return {name: value for name, value in figures.items() if name not in ("curve", "confusion")}
+    """The figures less the long ones, which are in the files."""
+    return {name: value for name, value in figures.items() if name not in IN_FILES_ONLY}
 
 
 def _percent(value: float) -> float | None:
