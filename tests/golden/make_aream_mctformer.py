@@ -11,7 +11,8 @@ KEEP = (
     "cam_aream_ent_grid", "cam_mctv2_orig_grid", "msf_cam_uni", "msf_cam_ent", "entropy_per_image", "entropy_raw",
     "entropy_norm", "step_ent_seg_label", "step_uni_seg_label", "step_ent_aff_label", "step_uni_aff_label",
     "step_ent_aff_loss_per_layer", "step_ent_cls_loss", "step_ent_aff_loss", "step_ent_loss", "step_uni_cls_loss",
-    "step_uni_aff_loss_per_layer", "step_uni_aff_loss", "step_uni_loss", "step_ent_grad_norm_names", "step_ent_grad_norms",
+    "step_uni_aff_loss_per_layer", "step_uni_aff_loss", "step_uni_loss",
+    "step_ent_grad_norm_names", "step_ent_grad_norms",
     "gen_image_u8", "gen_image_norm", "gen_label", "gen_key", "gen_cam", "par_img", "par_mask_in",
     "par_mask_out_1iter", "par_mask_out",
 )  # fmt: skip
@@ -27,9 +28,13 @@ def main(folder: Path) -> None:
             array = whole[name]
             kept[name] = array.astype(np.uint8) if "label" in name and array.dtype == np.int64 else array
     pipeline = np.load(folder / "pipeline_tiny.npz", allow_pickle=False)
-    kept |= {name: pipeline[name] for name in ("lr_mct_epoch", "optim_mct_decay_names", "optim_mct_nodecay_names")}
+    kept |= {
+        name: pipeline[name] for name in ("lr_mct_epoch", "optim_mct_decay_names", "optim_mct_nodecay_names")
+    }
     np.savez_compressed(here / "aream_mctformer.npz", **kept)
-    save_file(load_file(folder / "mctformer_tiny_weights.safetensors"), here / "aream_mctformer_weights.safetensors")
+    save_file(
+        load_file(folder / "mctformer_tiny_weights.safetensors"), here / "aream_mctformer_weights.safetensors"
+    )
 
 
 if __name__ == "__main__":

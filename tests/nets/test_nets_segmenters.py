@@ -23,8 +23,9 @@ def segmenter(name: str = "tiny", classes: int = 2) -> Segmenter:
     return Segmenter(load_backbone(name).backbone, classes)
 
 
-@pytest.mark.parametrize("name", ["tiny", SMALL_VIT, SMALL_CNN, "resnet18"])
-@pytest.mark.parametrize("size", [(48, 64), (33, 70)])
+@pytest.mark.parametrize(
+    ("name", "size"), [("tiny", (48, 64)), ("tiny", (33, 70)), (SMALL_VIT, (33, 70)), (SMALL_CNN, (33, 70))]
+)
 def test_logits_have_the_size_of_the_images(name: str, size: tuple[int, int]) -> None:
     """Any trunk, any size, also one that no stride divides: one logit a class and pixel."""
     with torch.no_grad():
@@ -48,10 +49,9 @@ def test_padding_does_not_decide_about_other_pictures() -> None:
         torch.testing.assert_close(net(images)[1:2], net(images[1:2]), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["tiny", SMALL_CNN])
-def test_loss_falls(name: str) -> None:
-    """Ten steps on two scenes halve the loss, and every parameter that is used gets a gradient."""
-    net = segmenter(name)
+def test_loss_falls() -> None:
+    """Ten steps on two scenes halve the loss, and every parameter gets a gradient."""
+    net = segmenter()
     labels = torch.zeros(2, 32, 48, dtype=torch.int64)
     labels[0, 8:24, 8:24], labels[1, :, 30:] = 1, 2
     images = torch.nn.functional.one_hot(labels, 3).permute(0, 3, 1, 2).float()
@@ -64,8 +64,7 @@ def test_loss_falls(name: str) -> None:
         loss.backward()
         optimizer.step()
     assert losses[-1] < losses[0] / 2
-    idle = [key for key, p in net.named_parameters() if p.grad is None and "fc_norm" not in key]
-    assert all(key.startswith("backbone.trunk.") for key in idle)  # a CNN's layers behind its last features
+    assert [key for key, parameter in net.named_parameters() if parameter.grad is None] == []
 
 
 def test_hooks_leave_nothing_behind() -> None:

@@ -43,7 +43,7 @@ def test_watching_shows_what_the_blocks_used() -> None:
     vit, seen, used = ViT(small(reg_tokens=2)), {}, {}
     for layer, block in enumerate(vit.blocks):
         block.attn.fused_attn = False
-        block.attn.attn_drop.register_forward_hook(lambda m, i, o, layer=layer: used.update({layer: o}))
+        block.attn.attn_drop.register_forward_hook(lambda *call, layer=layer: used.update({layer: call[2]}))
     vit(torch.randn(1, 3, 16, 20), lambda layer, logits: seen.update({layer: logits}))
     assert sorted(seen) == [0, 1]
     for layer, logits in seen.items():
@@ -55,7 +55,7 @@ def test_hooks_go_away_even_when_the_observer_fails() -> None:
     """A borrowed net is left as it was found."""
     vit = ViT(small())
 
-    def fail(layer: int, logits: torch.Tensor) -> None:
+    def fail(*_: object) -> None:
         raise RuntimeError("observer")
 
     with pytest.raises(RuntimeError, match="observer"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +43,12 @@ def test_published_groups() -> None:
     method = aream.build(load_backbone("deit_tiny_patch16_224").backbone, 4, aream.TrainOptions())
     decays = {id(p): group.decay for group in method.param_groups() for p in group.parameters}
     named = {name.removeprefix("backbone."): p for name, p in method.classifier.named_parameters()}
-    assert {name for name, p in named.items() if decays[id(p)]} == {str(n) for n in golden["optim_mct_decay_names"]}
-    assert {n for n, p in named.items() if not decays[id(p)]} == {str(n) for n in golden["optim_mct_nodecay_names"]}
+    assert {name for name, p in named.items() if decays[id(p)]} == {
+        str(n) for n in golden["optim_mct_decay_names"]
+    }
+    assert {n for n, p in named.items() if not decays[id(p)]} == {
+        str(n) for n in golden["optim_mct_nodecay_names"]
+    }
 
 
 def test_rate_rises_then_falls() -> None:
@@ -92,13 +97,12 @@ def train(state: State, stop: int | None = None) -> tuple[nn.Module, list[State]
     def losses(batch: Tensor, *_: int) -> dict[str, Tensor]:
         return {"square": model(batch).square().mean(), "size": model(batch).abs().mean()}
 
-    try:
+    with suppress(KeyboardInterrupt):
         fit(
-            model, losses, [(list(model.parameters()), 1.0, True)], lambda epoch: batches(Noise(), plan, epoch, 0), plan,
-            state, device=torch.device("cpu"), before_epoch=lambda _: None, after_epoch=keep, advance=lambda _: None,
+            model, losses, [(list(model.parameters()), 1.0, True)],
+            lambda epoch: batches(Noise(), plan, epoch, 0), plan, state, device=torch.device("cpu"),
+            before_epoch=lambda _: None, after_epoch=keep, advance=lambda _: None,
         )  # fmt: skip
-    except KeyboardInterrupt:
-        pass
     return model, kept
 
 
@@ -119,7 +123,8 @@ def test_a_loss_that_is_not_finite_stops() -> None:
     plan = recipe()
     with pytest.raises(EnvironmentProblemError, match=r"not finite at epoch 1, step 1. Lower --lr"):
         fit(
-            model, lambda batch, *_: {"bad": model(batch).sum() * float("nan")}, [(list(model.parameters()), 1.0, True)],
+            model, lambda batch, *_: {"bad": model(batch).sum() * float("nan")},
+            [(list(model.parameters()), 1.0, True)],
             lambda epoch: batches(Noise(), plan, epoch, 0), plan, State(), device=torch.device("cpu"),
             before_epoch=lambda _: None, after_epoch=lambda _: None, advance=lambda _: None,
         )  # fmt: skip

@@ -20,7 +20,7 @@ def save_resume(folder: Path, state: dict[str, Any]) -> None:
 
 
 def load_resume(folder: Path) -> dict[str, Any] | None:
-    """The state kept last; None if there is none or it cannot be read (the training then starts anew, to the same end)."""
+    """The state kept last; None if there is none, or none that can be read (starting anew ends the same)."""
     try:
         payload = (folder / NAME).read_bytes()
         state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)

@@ -5,10 +5,10 @@ attention of layer l, A_l its logits, S^cp from class tokens to patches, S^pp be
 
     E_l  = entropy of softmax_m Σ_{c∈tags} (S_l^pp X)[c,m]        averaged over the training images
     e_l  = (E_l − min E) / (max E − min E)                        weight of deep layer l; ŵ_l = 1 − e_l of a shallow one
-    X'   = (1/k Σ_{l<k} ŵ_l S_l^pp) (X ⊙ mean_l S_l^cp)           maps for labels, image and mirror added, normalised
+    X'   = (1/k Σ_{l<k} ŵ_l S_l^pp) (X ⊙ mean_l S_l^cp)           maps for labels; image plus mirror, normalised
     G    = PAR of softmax[β, X'] for β_low and β_high             0 | class | 255 where the two disagree
     ℒ_l  = ½ Σ_{aff=1}(1−q)/(n₁+1) + ½ Σ_{aff=0} q/(n₀+1)         q = sigmoid(mean_heads A_l^pp), aff from G by patches
-    ℒ    = BCE(class-token logits) + BCE(patch logits) + λ/(L−k) Σ_{l≥k} e_l ℒ_l    (the last term after the warm-up)
+    ℒ    = BCE(class-token logits) + BCE(patch logits) + λ/(L−k) Σ_{l≥k} e_l ℒ_l     the last after the warm-up
 
 Inference: X ⊙ class attention, refined by the mean of all S_l^pp.
 

@@ -1,8 +1,10 @@
-"""Class activation maps of a plain classifier (Zhou et al. 2016, "Learning deep features for discriminative localization").
+"""Class activation maps of a plain classifier (Zhou et al. 2016, "Learning deep features for
+discriminative localization").
 
 The baseline: a 1x1 convolution over the last features of any ViT or CNN gives maps M; logits are pooled from M.
-Pooling decides what is learned: from scratch, a transformer under average pooling tags well and localises nothing, because
-every token may carry the whole image's evidence; the maximum forces it into single patches.
+Pooling decides what is learned. From scratch, a transformer under average pooling tags well and localises nothing:
+every token may carry the whole image's evidence. The maximum forces the evidence into single patches, the mean of the
+highest tenth (the default) into as many as an object has.
 """
 
 from __future__ import annotations

@@ -9,12 +9,11 @@ from torch import Tensor, nn
 from wsss_cli.nets.backbones.cnn import CNN
 from wsss_cli.nets.backbones.vit import Observer, ViT
 
-
 TOP_SHARE = 0.1  # of the positions, for the pool "top"
 
 
 class Scores(NamedTuple):
-    """`logits`: one (B, C) for each head, every one trained with the tags; `maps`: (B, C, h, w) before any refinement."""
+    """`logits`: one (B, C) for each head, all trained with the tags; `maps`: (B, C, h, w) before any refinement."""
 
     logits: tuple[Tensor, ...]
     maps: Tensor
@@ -61,10 +60,8 @@ class PatchClassifier(nn.Module):
 
     def forward(self, images: Tensor, observe: Observer | None = None) -> Scores:
         """images (B, 3, H, W) -> logits (one head) and signed maps."""
-        if isinstance(self.backbone, ViT):
-            features = self.backbone(images, observe).patches
-        else:
-            features = self.backbone(images)
+        trunk = self.backbone
+        features = trunk(images, observe).patches if isinstance(trunk, ViT) else trunk(images)
         maps = self.head(features)
         return Scores((pooled(maps, self.pool),), maps)
 

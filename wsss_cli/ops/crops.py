@@ -33,4 +33,7 @@ def shorter_side(picture: Tensor, side: int) -> Tensor:
     """Shrink uint8 (3, H, W) until its shorter side is `side`; never enlarge."""
     if min(picture.shape[-2:]) <= side:
         return picture
-    return v2.functional.resize(picture, [side], interpolation=InterpolationMode.BICUBIC, antialias=True)
+    smaller: Tensor = v2.functional.resize(
+        picture, [side], interpolation=InterpolationMode.BICUBIC, antialias=True
+    )
+    return smaller

@@ -1,14 +1,14 @@
 """Pixel-adaptive refinement: masks drawn towards the edges of a guide picture, without parameters to learn.
 
-Each pixel looks at 48 neighbours (8 directions at six dilations, borders replicated). With σ the standard deviation over
-these neighbours,
+Each pixel looks at 48 neighbours (8 directions at six dilations, borders replicated). With σ the standard deviation
+over these neighbours,
 
     a_rgb[i,n] = mean_ch −(|I_ch[i+n] − I_ch[i]| / (σ_ch[i] + 1e-8) / w1)²
     a_pos[n]   = −(dist(n) / (σ_pos + 1e-8) / w1)²
     κ[i,·]     = softmax_n a_rgb[i,·] + w2 · softmax_n a_pos
     mask_{t+1}[i] = Σ_n κ[i,n] mask_t[i+n]
 
-κ sums to 1 + w2, so masks grow slowly, all channels alike. (As used by AReAM, arXiv 2305.03112, and by AFA, 2203.02664.)
+κ sums to 1 + w2, so masks grow slowly, all channels alike. (As in AReAM, arXiv 2305.03112, and AFA, 2203.02664.)
 """
 
 from __future__ import annotations

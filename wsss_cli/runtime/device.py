@@ -23,7 +23,7 @@ def choose_device(name: str) -> torch.device:
         raise UsageError(f"Unknown device '{name}'. Use auto, cpu, cuda, cuda:1 or mps.") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise EnvironmentProblemError(
-            f"--device is '{name}', but torch sees no GPU here. Use --device cpu or mend the driver."
+            f"--device is '{name}', but torch sees no GPU here. Use --device cpu."
         )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise EnvironmentProblemError(
@@ -33,7 +33,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device, *, training: bool) -> str:
-    """`auto` is bf16 where the hardware multiplies it and the stage trains, else fp32, so that maps keep their digits."""
+    """`auto` is bf16 where a stage trains on hardware that multiplies it, else fp32: maps keep their digits."""
     if name != "auto":
         if name == "fp16" and device.type == "cpu":
             raise UsageError("--precision fp16 needs a GPU. Use fp32, or bf16 on a CPU that multiplies it.")

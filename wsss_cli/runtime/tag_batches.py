@@ -18,7 +18,7 @@ Picture = NDArray[np.uint8]
 class TaggedImages(Dataset[tuple[Tensor, Tensor]]):
     """Item (epoch, index) -> (view (3, S, S), targets (C,)); each view is drawn from (seed, epoch, index).
 
-    `read` gives picture `index` as uint8 (H, W, 3); `shrink` makes it small enough to keep; at most `memory` bytes stay.
+    `read` gives picture `index` as uint8 (H, W, 3), `shrink` makes it small enough to keep; `memory` bytes may stay.
     """
 
     def __init__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from wsss_cli.config import CamsConfig, Execution, as_dict, choose_preset, method_options, resolve
 from wsss_cli.data.cams import Cam, encode_cam
-from wsss_cli.data.checkpoints import read_checkpoint
+from wsss_cli.data.checkpoints import Checkpoint, read_checkpoint
 from wsss_cli.data.files import sha256_file
 from wsss_cli.data.images import read_image
 from wsss_cli.data.run import Run
@@ -52,68 +52,97 @@ def run(
 ) -> Summary:
     """Localise the tagged classes of every image, or without `labels` those that the classifier finds.
 
-    `classes` restricts the maps to some of the checkpoint's classes. One image at a time, so that no batch decides bytes.
+    `classes` restricts the maps to some of the checkpoint's. One image at a time, so that no batch decides bytes.
     """
     trained = read_checkpoint(checkpoint, "classifier")
     names = tuple(trained.about["classes"])
-    refinement = config.method or trained.about["method"]
-    module = METHODS.load(refinement)
-    preset = choose_preset(module.CAMS_PRESETS, config.preset)
-    options = method_options(module.CamsOptions, preset, config.options)
     device = choose_device(execution.device)
-    precision = choose_precision(config.precision, device, training=False)
-    config = dataclasses.replace(resolve(config, preset, given), method=refinement, precision=precision)
-    samples = find_images(images)
-    ids = select([sample.id for sample in samples], listing, limit, str(images))
+    config, localiser_of, options = _refinement(config, trained, device, given)
     kept = _kept(classes, names)
-    tags: Tags | None = None
-    inputs: dict[str, Any] = {
-        "checkpoint": {"path": str(checkpoint.resolve()), "fingerprint": trained.fingerprint},
-        "images": {"path": str(images.resolve()), "fingerprint": ""},
-    }
-    if labels is not None:
-        table = read_labels(labels, format=label_format)
-        inputs["labels"] = {"path": str(labels.resolve()), "fingerprint": table.fingerprint}
-        tags = {
-            id_: tuple(c for c in found if c in kept)
-            for id_, found in match(table, samples, names, unlabelled, ids).items()
-        }
-        ids = [id_ for id_ in ids if id_ in tags]
+    work = _work(images, labels, label_format, unlabelled, _picker(listing, limit, images), names, kept)
     method = rebuild(trained.about, trained.state).to(device)
-    check_refinement(refinement, method)
-    configuration = {
-        **as_dict(config),
-        "options": dataclasses.asdict(options),
-        "kept": [names[c] for c in kept],
-    }
-    facts = {
-        "images": str(images.resolve()),
-        "method": refinement,
-        "tags": "predicted" if tags is None else "given",
+    check_refinement(config.method, method)
+    configuration = {**as_dict(config), "options": options, "kept": [names[c] for c in kept]}
+    facts = {"images": str(images.resolve()), "method": config.method, "tags": work.origin}
+    inputs = {
+        "checkpoint": {"path": str(checkpoint.resolve()), "fingerprint": trained.fingerprint},
+        **work.inputs,
     }
     with Run(
-        out, "cams", configuration=configuration, classes=names, inputs=inputs, ids=ids, suffix=".npz", facts=facts,
-        execution=execution, reporter=reporter,
+        out, "cams", configuration=configuration, classes=names, inputs=inputs, suffix=".npz", facts=facts,
+        ids=[sample.id for sample in work.samples], execution=execution, reporter=reporter,
     ) as folder:  # fmt: skip
         if execution.dry_run:
-            return Summary(
-                "cams",
-                out,
-                folder.counts,
-                figures={**configuration, "images": len(ids), "tags": facts["tags"]},
-            )
-        if tags is None:
-            reporter.note(
-                f"No --labels: maps of the classes with a probability of at least {config.tag_threshold}."
-            )
+            figures = {**configuration, "images": len(work.samples), "tags": work.origin}
+            return Summary("cams", out, folder.counts, figures=figures)
+        for note in work.notes(config):
+            reporter.note(note)
         seed_everything(0)
-        localise = module.localiser(method, options)
-        localiser = _Localiser(method, localise, config, trained.about, device, kept)
-        wanted = set(ids)
-        _localise_all(
-            folder, [sample for sample in samples if sample.id in wanted], tags, localiser, reporter
-        )
-    return Summary("cams", out, folder.counts, folder.failures, {"method": refinement, "tags": facts["tags"]})
+        localiser = _Localiser(method, localiser_of(method), config, trained.about, device, kept)
+        _localise_all(folder, work, localiser, reporter)
+    return Summary(
+        "cams", out, folder.counts, folder.failures, {"method": config.method, "tags": work.origin}
+    )
+
+
+@dataclass(frozen=True)
+class _Work:
+    """The images to localise and their classes; `tags` None: those that the classifier finds."""
+
+    samples: list[Sample]
+    tags: Tags | None
+    inputs: dict[str, Any]
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def origin(self) -> str:
+        return "predicted" if self.tags is None else "given"
+
+    def notes(self, config: CamsConfig) -> list[str]:
+        """What the user should know before the work."""
+        if self.tags is not None:
+            return list(self.remarks)
+        return [f"No --labels: maps of the classes with a probability of at least {config.tag_threshold}."]
+
+
+def _refinement(
+    config: CamsConfig, trained: Checkpoint, device: torch.device, given: Collection[str]
+) -> tuple[CamsConfig, Callable[[Any], Localise], dict[str, Any]]:
+    """The configuration in full, what makes a localiser of a method, and the refinement's own options."""
+    name = config.method or trained.about["method"]
+    module = METHODS.load(name)
+    preset = choose_preset(module.CAMS_PRESETS, config.preset)
+    options = method_options(module.CamsOptions, preset, config.options)
+    precision = choose_precision(config.precision, device, training=False)
+    config = dataclasses.replace(resolve(config, preset, given), method=name, precision=precision)
+    return config, lambda method: module.localiser(method, options), dataclasses.asdict(options)
+
+
+def _picker(listing: Path | None, limit: int | None, images: Path) -> Callable[[list[Sample]], list[str]]:
+    """What picks the wanted ids out of all samples."""
+    return lambda samples: select([sample.id for sample in samples], listing, limit, str(images))
+
+
+def _work(
+    images: Path,
+    labels: Path | None,
+    label_format: str,
+    unlabelled: Unlabelled,
+    wanted: Callable[[list[Sample]], list[str]],
+    names: tuple[str, ...],
+    kept: tuple[int, ...],
+) -> _Work:
+    samples = find_images(images)
+    ids = set(wanted(samples))
+    chosen = [sample for sample in samples if sample.id in ids]
+    inputs: dict[str, Any] = {"images": {"path": str(images.resolve()), "fingerprint": ""}}
+    if labels is None:
+        return _Work(chosen, None, inputs)
+    table = read_labels(labels, format=label_format)
+    inputs["labels"] = {"path": str(labels.resolve()), "fingerprint": table.fingerprint}
+    found = match(table, samples, names, unlabelled, ids)
+    tags = {id_: tuple(c for c in classes if c in kept) for id_, classes in found.items()}
+    return _Work([sample for sample in chosen if sample.id in tags], tags, inputs, tuple(table.notes))
 
 
 def _kept(classes: Sequence[str] | None, names: tuple[str, ...]) -> tuple[int, ...]:
@@ -123,13 +152,11 @@ def _kept(classes: Sequence[str] | None, names: tuple[str, ...]) -> tuple[int, .
     return tuple(index for index, name in enumerate(names) if classes is None or name in classes)
 
 
-def _localise_all(
-    folder: Run, samples: Sequence[Sample], tags: Tags | None, localiser: _Localiser, reporter: Reporter
-) -> None:
-    reporter.start("images", len(samples))
-    for sample in samples:
+def _localise_all(folder: Run, work: _Work, localiser: _Localiser, reporter: Reporter) -> None:
+    reporter.start("images", len(work.samples))
+    for sample in work.samples:
         try:
-            _localise_one(folder, sample, None if tags is None else tags[sample.id], localiser)
+            _localise_one(folder, sample, None if work.tags is None else work.tags[sample.id], localiser)
         except ItemError as error:
             folder.fail(sample.id, error)
         reporter.advance()

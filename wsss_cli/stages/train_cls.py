@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -25,7 +24,7 @@ from wsss_cli.config import (
     resolve,
 )
 from wsss_cli.data.checkpoints import encode_checkpoint, encode_safetensors, read_weights
-from wsss_cli.data.files import json_bytes, sha256_file
+from wsss_cli.data.files import json_bytes, read_json, sha256_file
 from wsss_cli.data.images import read_image
 from wsss_cli.data.resume import clear_resume, load_resume, save_resume
 from wsss_cli.data.run import Run
@@ -84,11 +83,8 @@ def run(
     given: Collection[str] = (),
 ) -> Summary:
     """Train and write ckpt.pt, ckpt.safetensors and metrics.json; figures: the losses, and mAP on `val_listing`."""
-    module = METHODS.load(config.method)
-    preset = choose_preset(module.TRAIN_PRESETS, config.preset)
-    options = method_options(module.TrainOptions, preset, config.options)
     device = choose_device(execution.device)
-    config = _resolved(config, preset, given, weights, device)
+    config, build, options = _method(config, given, weights, device)
     table = read_labels(labels, format=label_format)
     names = tuple(classes or table.classes)
     samples = find_images(images)
@@ -99,38 +95,53 @@ def run(
 
     train = tagged(listing, limit)
     val = tagged(val_listing, None) if val_listing else None
+    start, weights_input = _start(config, weights)
     inputs = {
         "images": {"path": str(images.resolve()), "fingerprint": train.fingerprint()},
         "labels": {"path": str(labels.resolve()), "fingerprint": table.fingerprint},
+        **weights_input,
     }
-    start, digest = _start(config, weights)
-    if weights is not None:
-        inputs["weights"] = {"path": str(weights.resolve()), "fingerprint": digest}
-    configuration = {**as_dict(config), "options": dataclasses.asdict(options)}
+    configuration = {**as_dict(config), "options": options}
+    facts = {"images": str(images.resolve()), "method": config.method}
     with Run(
-        out, "train-cls", configuration=configuration, classes=names, inputs=inputs, ids=(),
-        facts={"images": str(images.resolve()), "method": config.method}, execution=execution, reporter=reporter,
+        out, "train-cls", configuration=configuration, classes=names, inputs=inputs, ids=(), facts=facts,
+        execution=execution, reporter=reporter,
     ) as folder:  # fmt: skip
         if execution.dry_run:
-            return Summary(
-                "train-cls",
-                out,
-                figures={**configuration, "images": len(train.samples), "classes": list(names)},
-            )
+            figures = {**configuration, "images": len(train.samples), "classes": list(names)}
+            return Summary("train-cls", out, figures=figures)
         if not folder.complete:
+            for note in table.notes:
+                reporter.note(note)
             seed_everything(config.seed, 0)
             loaded = start()
-            method = module.build(loaded.backbone, len(names), options)
-            training = _Training(config, loaded, method, device, execution, reporter)
+            training = _Training(
+                config, loaded, build(loaded.backbone, len(names)), device, execution, reporter
+            )
             metrics = training.run(out, train, val, names)
-            about = {**training.about, "classes": list(names), "options": dataclasses.asdict(options)}
-            folder.extra("ckpt.pt", encode_checkpoint(about, method.state_dict()))
-            folder.extra("ckpt.safetensors", encode_safetensors(method.state_dict()))
+            state = training.method.state_dict()
+            about = {**training.about, "classes": list(names), "options": options}
+            folder.extra("ckpt.pt", encode_checkpoint(about, state))
+            folder.extra("ckpt.safetensors", encode_safetensors(state))
             folder.extra("metrics.json", json_bytes(metrics))
-    if not execution.dry_run:
-        clear_resume(out)
-    metrics = json.loads((out / "metrics.json").read_text())
+            clear_resume(out)
+    metrics = read_json(out / "metrics.json")
     return Summary("train-cls", out, failures=metrics["failures"], figures=metrics["figures"])
+
+
+def _method(
+    config: TrainClsConfig, given: Collection[str], weights: Path | None, device: torch.device
+) -> tuple[TrainClsConfig, Callable[[Any, int], Any], dict[str, Any]]:
+    """The configuration in full, what builds the method's network, and the method's own options."""
+    module = METHODS.load(config.method)
+    preset = choose_preset(module.TRAIN_PRESETS, config.preset)
+    options = method_options(module.TrainOptions, preset, config.options)
+    config = _resolved(config, preset, given, weights, device)
+    return (
+        config,
+        lambda backbone, classes: module.build(backbone, classes, options),
+        dataclasses.asdict(options),
+    )
 
 
 def _resolved(
@@ -153,8 +164,8 @@ def _resolved(
     return dataclasses.replace(config, backbone=resolve_name(config.backbone, weights), precision=precision)
 
 
-def _start(config: TrainClsConfig, weights: Path | None) -> tuple[Callable[[], Loaded], str]:
-    """What builds the backbone, and the fingerprint of its weights."""
+def _start(config: TrainClsConfig, weights: Path | None) -> tuple[Callable[[], Loaded], dict[str, Any]]:
+    """What builds the backbone, and the weights as an input of the run."""
     state, digest = read_weights(weights) if weights is not None else (None, "")
 
     def start() -> Loaded:
@@ -164,7 +175,9 @@ def _start(config: TrainClsConfig, weights: Path | None) -> tuple[Callable[[], L
         mean, std = NORMALISATIONS.get(config.normalisation, (loaded.mean, loaded.std))
         return Loaded(loaded.backbone, mean, std)
 
-    return start, digest
+    return start, {} if weights is None else {
+        "weights": {"path": str(weights.resolve()), "fingerprint": digest}
+    }
 
 
 def _pair(samples: Sequence[Sample], tags: dict[str, tuple[int, ...]], classes: int) -> _Tagged:

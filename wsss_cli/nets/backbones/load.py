@@ -93,7 +93,8 @@ def _fill(model: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
     for what, keys in (("wrong shape", wrong), ("missing", missing), ("unknown", extra)):
         if keys:
             raise RejectedInputError(
-                f"The weights do not fit {name}: {len(keys)} entries with {what}, first '{keys[0]}'. Check --backbone and --weights."
+                f"The weights do not fit {name}: {len(keys)} entries with {what}, first '{keys[0]}'. "
+                "Check --backbone and --weights."
             )
     model.load_state_dict(given, strict=False)
 

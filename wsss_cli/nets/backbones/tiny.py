@@ -6,6 +6,7 @@ learns next to nothing (Xiao et al. 2021, "Early convolutions help transformers 
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from timm.models.vision_transformer import VisionTransformer
@@ -24,7 +25,7 @@ class ConvStem(nn.Module):
         self.num_patches = self.grid_size[0] * self.grid_size[1]
         widths = [in_chans, embed_dim // 4, embed_dim // 2, embed_dim]
         layers: list[nn.Module] = []
-        for inside, outside in zip(widths, widths[1:], strict=False):
+        for inside, outside in pairwise(widths):
             layers += [
                 nn.Conv2d(inside, outside, 3, stride=2, padding=1, bias=False),
                 nn.GroupNorm(4, outside),

@@ -1,6 +1,6 @@
 """A timm vision transformer with one or many class tokens, any input size, and attention that can be watched.
 
-Parameter names are those of timm and of MCTformer (`cls_token`, `pos_embed`, `patch_embed.*`, `blocks.{i}.*`, `norm.*`).
+Parameter names are those of timm and MCTformer (`cls_token`, `pos_embed`, `patch_embed.*`, `blocks.{i}.*`, `norm.*`).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Tokens(NamedTuple):
 class ViT(nn.Module):
     """The trunk of a timm `VisionTransformer`: tokens `[class; register; patch]`, positions resized to the input.
 
-    `positions` is "size" (timm: bicubic to the exact grid) or "scale-factor" (MCTformer and AReAM: bicubic by the factors
-    (h+0.1)/g, on which checkpoints of these methods depend: the exact ratio changes maps by 7-9 % of their maximum).
+    `positions` is "size" (timm: bicubic to the exact grid) or "scale-factor" (MCTformer and AReAM: bicubic by the
+    factors (h+0.1)/g, on which their checkpoints depend: the exact ratio changes maps by 7-9 % of their maximum).
     """
 
     kind = "transformer"
@@ -77,7 +77,7 @@ class ViT(nn.Module):
     def expand_class_tokens(self, count: int, spread: float = 0.0) -> None:
         """Replace the class token by `count` copies of it, plus normal noise of `spread` times its deviation.
 
-        Equal copies are parted by the loss alone (MCTformer); on a few hundred images that takes longer than the training.
+        Equal copies are parted by the loss alone (MCTformer): on a few hundred images, longer than the training lasts.
         """
         token = self.cls_token[:, :1].detach()
         if token.shape[1] == 0:
