@@ -1,0 +1,285 @@
+"""train-cls and cams through their stage functions, on a handful of pictures and the tiny backbone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from wsss_cli.config import CamsConfig, Execution, TrainClsConfig
+from wsss_cli.data.cams import Cam, decode_cam
+from wsss_cli.data.checkpoints import encode_checkpoint, read_checkpoint
+from wsss_cli.data.folder import read_item, read_run
+from wsss_cli.errors import OutputMismatchError, RejectedInputError, UnsafeFileError, UsageError
+from wsss_cli.reporter import Silent
+from wsss_cli.stages import cams, train_cls
+from wsss_cli.summary import Summary
+
+CONFIG = TrainClsConfig(
+    method="cam", epochs=2, batch_size=2, lr=1e-3, image_size=32, drop_path=0.1, warmup_epochs=0.0
+)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six pictures of two classes, of several sizes and kinds, and their labels."""
+    root = tmp_path_factory.mktemp("photos")
+    (root / "images" / "b").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    rows = ["image,classes"]
+    for number in range(6):
+        name = f"b/p{number}.png" if number % 2 else f"p{number}.jpg"
+        pixels = random.integers(0, 255, (30 + 3 * number, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / "images" / name)
+        rows.append(f"{name},{('cat', 'dog', 'cat;dog', '')[number % 4]}")
+    (root / "labels.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+def train(photos: Path, out: Path, config: TrainClsConfig = CONFIG, **choices: Any) -> Summary:
+    """Run the stage in this process."""
+    execution = choices.pop("execution", Execution(device="cpu"))
+    return train_cls.run(photos / "images", photos / "labels.csv", out, config, execution, Silent(), **choices)
+
+
+def localise(checkpoint: Path, photos: Path, out: Path, config: CamsConfig | None = None, **choices: Any) -> Summary:
+    """Run the stage in this process."""
+    execution = choices.pop("execution", Execution(device="cpu"))
+    return cams.run(checkpoint, photos / "images", out, config or CamsConfig(), execution, Silent(), **choices)
+
+
+@pytest.fixture(scope="module")
+def trained(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of the plain method."""
+    out = tmp_path_factory.mktemp("trained") / "cls"
+    train(photos, out)
+    return out / "ckpt.pt"
+
+
+def cam_of(folder: Path, id_: str) -> Cam:
+    """The maps of one image."""
+    run = read_run(folder, "cams")
+    return decode_cam(read_item(run, id_), classes=len(run.classes))
+
+
+def test_checkpoint_says_what_it_is(trained: Path) -> None:
+    """Method, backbone, classes, normalisation and settings are in it, as plain values; the twin opens elsewhere."""
+    about = read_checkpoint(trained, "classifier").about
+    assert about["method"] == "cam"
+    assert about["backbone"] == "tiny"
+    assert about["classes"] == ["cat", "dog"]
+    assert about["configuration"]["epochs"] == 2
+    assert about["options"]["pool"] == "top"
+    assert (trained.parent / "ckpt.safetensors").is_file()
+
+
+def test_same_seed_same_bytes_and_loading_processes_do_not_matter(photos: Path, trained: Path, tmp_path: Path) -> None:
+    """A second training gives the same checkpoint, byte for byte, also with a loading process; another seed does not."""
+    train(photos, tmp_path / "again", execution=Execution(device="cpu", workers=1))
+    assert (tmp_path / "again" / "ckpt.pt").read_bytes() == trained.read_bytes()
+    train(photos, tmp_path / "other", TrainClsConfig(**{**vars(CONFIG), "seed": 1}))
+    assert (tmp_path / "other" / "ckpt.pt").read_bytes() != trained.read_bytes()
+
+
+def test_interrupted_training_ends_with_the_same_bytes(
+    photos: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after its first epoch and started again, it resumes there; nothing is left behind."""
+    monkeypatch.setattr(train_cls, "SECONDS_BETWEEN_SAVES", -1.0)
+    saved, steps = train_cls.save_resume, []
+
+    def save_and_die(folder: Path, state: dict[str, Any]) -> None:
+        saved(folder, state)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_cls, "save_resume", save_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        train(photos, tmp_path / "cls")
+    assert not (tmp_path / "cls" / "ckpt.pt").exists()
+    monkeypatch.setattr(train_cls, "save_resume", lambda folder, state: steps.append(state["epoch"]))
+    train(photos, tmp_path / "cls")
+    assert steps == [2]
+    assert (tmp_path / "cls" / "ckpt.pt").read_bytes() == trained.read_bytes()
+    assert not list((tmp_path / "cls").glob(".resume*"))
+
+
+def test_a_finished_training_is_left_alone(photos: Path, trained: Path) -> None:
+    """The second run writes nothing and reports the same figures; another configuration is refused."""
+    before = {path: path.stat().st_mtime_ns for path in trained.parent.iterdir()}
+    first = json.loads((trained.parent / "metrics.json").read_text())["figures"]
+    assert train(photos, trained.parent).figures == first
+    assert {path: path.stat().st_mtime_ns for path in trained.parent.iterdir()} == before
+    with pytest.raises(OutputMismatchError, match="lr"):
+        train(photos, trained.parent, TrainClsConfig(**{**vars(CONFIG), "lr": 0.5}))
+
+
+def test_an_unreadable_image_is_left_out_and_named(photos: Path, tmp_path: Path) -> None:
+    """The others are trained on; the summary says which one failed, also when nothing is left to do."""
+    import shutil
+
+    broken = tmp_path / "photos"
+    shutil.copytree(photos, broken)
+    (broken / "images" / "p0.jpg").write_bytes(b"<html>404</html>")
+    for _ in range(2):
+        summary = train(broken, tmp_path / "cls")
+        assert list(summary.failures) == ["p0"]
+
+
+def test_validation_scores_tags(photos: Path, tmp_path: Path) -> None:
+    """With a validation list there is a mean average precision in percent, and one for each class."""
+    (tmp_path / "val.txt").write_text("p0\nb/p1\n")
+    figures = train(photos, tmp_path / "cls", val_listing=tmp_path / "val.txt").figures
+    assert 0 <= figures["map"] <= 100
+    assert set(figures["map_per_class"]) == {"cat", "dog"}
+
+
+def test_presets_change_what_was_not_typed(photos: Path, tmp_path: Path) -> None:
+    """`--preset paper` brings the published recipe, an option given beside it wins; nothing is written."""
+    execution = Execution(device="cpu", dry_run=True)
+    config = TrainClsConfig(method="mct", preset="paper", epochs=3)
+    figures = train(photos, tmp_path / "x", config, execution=execution, given={"epochs"}).figures
+    assert figures["epochs"] == 3
+    assert figures["lr"] == pytest.approx(6.25e-5)
+    assert figures["options"]["token_lr"] == 1.0
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"method": "areem"}, UsageError, "Did you mean 'aream'"),
+        ({"preset": "papers"}, UsageError, "Did you mean 'paper'"),
+        ({"options": ("poll=max",)}, UsageError, "Did you mean 'pool'"),
+        ({"options": ("head_lr=fast",)}, UsageError, "takes float"),
+        ({"augment": "much"}, UsageError, "--augment"),
+        ({"backbone": "tinny"}, UsageError, "Did you mean 'tiny'"),
+    ],
+)
+def test_wrong_settings_write_nothing(
+    photos: Path, tmp_path: Path, changes: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    """One sentence that names the nearest right word."""
+    with pytest.raises(error, match=message):
+        train(photos, tmp_path / "cls", TrainClsConfig(**{**vars(CONFIG), **changes}))
+    assert not (tmp_path / "cls" / "ckpt.pt").exists()
+
+
+def test_cams_of_given_tags(trained: Path, photos: Path, tmp_path: Path) -> None:
+    """One file an image with the maps of its tags at stride 4 in [0, 1]; without tags there are none, but a file."""
+    summary = localise(trained, photos, tmp_path / "cams", labels=photos / "labels.csv")
+    assert summary.counts is not None
+    assert summary.counts.done == 6
+    both, none = cam_of(tmp_path / "cams", "p2"), cam_of(tmp_path / "cams", "b/p3")
+    assert both.classes.tolist() == [0, 1]
+    assert both.size == (36, 40)
+    assert both.maps.shape == (2, 9, 10)
+    assert both.maps.min() >= 0
+    assert both.maps.max() <= 1
+    assert none.maps.shape == (0, 10, 10)
+
+
+def test_cams_without_labels_predict_them(trained: Path, photos: Path, tmp_path: Path) -> None:
+    """A threshold of 0 keeps every class, 1 keeps none; the manifest says that tags were predicted."""
+    localise(trained, photos, tmp_path / "all", CamsConfig(tag_threshold=0.0))
+    localise(trained, photos, tmp_path / "none", CamsConfig(tag_threshold=1.0), limit=2)
+    assert cam_of(tmp_path / "all", "p0").classes.tolist() == [0, 1]
+    assert cam_of(tmp_path / "none", "b/p1").classes.tolist() == []
+    assert read_run(tmp_path / "all", "cams").manifest["facts"]["tags"] == "predicted"
+
+
+def test_cams_resume_and_stay(trained: Path, photos: Path, tmp_path: Path) -> None:
+    """First two images, then all, then nothing to do; the bytes are those of one undisturbed run."""
+    out, labels = tmp_path / "cams", photos / "labels.csv"
+    localise(trained, photos, out, labels=labels, limit=2)
+    localise(trained, photos, out, labels=labels)
+    localise(trained, photos, tmp_path / "whole", labels=labels)
+    files = sorted(path.relative_to(out) for path in (out / "items").rglob("*.npz"))
+    assert len(files) == 6
+    assert all((out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes() for name in files)
+    assert (out / "items.jsonl").read_bytes() == (tmp_path / "whole" / "items.jsonl").read_bytes()
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    again = localise(trained, photos, out, labels=labels)
+    assert again.counts is not None
+    assert again.counts.done == 0
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_refinements_of_one_checkpoint(trained: Path, photos: Path, tmp_path: Path) -> None:
+    """AReAM refines a plain transformer without training; mct cannot, and says what can."""
+    localise(trained, photos, tmp_path / "plain", labels=photos / "labels.csv")
+    localise(trained, photos, tmp_path / "aream", CamsConfig(method="aream"), labels=photos / "labels.csv")
+    assert not np.array_equal(cam_of(tmp_path / "plain", "p0").maps, cam_of(tmp_path / "aream", "p0").maps)
+    with pytest.raises(UsageError, match="one class token for each class"):
+        localise(trained, photos, tmp_path / "mct", CamsConfig(method="mct"))
+    assert not (tmp_path / "mct").exists()
+
+
+def test_one_bad_image_costs_one_item(trained: Path, photos: Path, tmp_path: Path) -> None:
+    """It is recorded with its reason; the rest is done."""
+    import shutil
+
+    broken = tmp_path / "photos"
+    shutil.copytree(photos, broken)
+    (broken / "images" / "p0.jpg").write_bytes(b"")
+    summary = localise(trained, broken, tmp_path / "cams", labels=broken / "labels.csv")
+    assert list(summary.failures) == ["p0"]
+    assert summary.counts is not None
+    assert summary.counts.done == 5
+
+
+def test_a_network_with_nan_gives_failures_not_files(photos: Path, trained: Path, tmp_path: Path) -> None:
+    """Maps that are no numbers never reach a file."""
+    whole = read_checkpoint(trained, "classifier")
+    state = {name: value.clone() for name, value in whole.state.items()}
+    state["classifier.head.weight"][:] = float("nan")
+    (tmp_path / "ckpt.pt").write_bytes(encode_checkpoint(whole.about, state))
+    summary = localise(tmp_path / "ckpt.pt", photos, tmp_path / "cams", labels=photos / "labels.csv", limit=1)
+    assert "cam-not-finite" in next(iter(summary.failures.values()))
+
+
+def test_wrong_checkpoints(photos: Path, trained: Path, tmp_path: Path) -> None:
+    """Missing, damaged, foreign, unsafe or of another network: one clear sentence each."""
+    with pytest.raises(RejectedInputError, match="Cannot read"):
+        localise(tmp_path / "nowhere.pt", photos, tmp_path / "o")
+    (tmp_path / "half.pt").write_bytes(trained.read_bytes()[:1000])
+    with pytest.raises(RejectedInputError, match="damaged"):
+        localise(tmp_path / "half.pt", photos, tmp_path / "o")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "foreign.pt")
+    with pytest.raises(RejectedInputError, match="not a checkpoint of this tool"):
+        localise(tmp_path / "foreign.pt", photos, tmp_path / "o")
+    torch.save(torch.nn.Linear(1, 1), tmp_path / "unsafe.pt")
+    with pytest.raises(UnsafeFileError, match="could run code"):
+        localise(tmp_path / "unsafe.pt", photos, tmp_path / "o")
+    whole = read_checkpoint(trained, "classifier")
+    (tmp_path / "other.pt").write_bytes(encode_checkpoint({**whole.about, "backbone": "test_vit"}, whole.state))
+    with pytest.raises(RejectedInputError, match="does not fit its own description"):
+        localise(tmp_path / "other.pt", photos, tmp_path / "o")
+    assert not (tmp_path / "o").exists()
+
+
+def test_unknown_classes_are_refused(trained: Path, photos: Path, tmp_path: Path) -> None:
+    """A class the checkpoint does not know, in --classes or in the labels."""
+    with pytest.raises(RejectedInputError, match="Did you mean 'cat'"):
+        localise(trained, photos, tmp_path / "o", classes=["catt"])
+    (tmp_path / "labels.csv").write_text("image,classes\np0.jpg,horse\n")
+    with pytest.raises(RejectedInputError, match="horse"):
+        localise(trained, photos, tmp_path / "o", labels=tmp_path / "labels.csv", unlabelled="skip")
+
+
+def test_stride_scales_and_bound(trained: Path, photos: Path, tmp_path: Path) -> None:
+    """Stride 1 keeps the full size; more scales and a smaller picture change the map, not its shape."""
+    choices: dict[str, Any] = {"labels": photos / "labels.csv", "limit": 1}
+    whole = read_checkpoint(trained, "classifier")
+    whole.state["classifier.head.bias"][:] = 5  # two epochs leave maps that are negative throughout
+    checkpoint = tmp_path / "ckpt.pt"
+    checkpoint.write_bytes(encode_checkpoint(whole.about, whole.state))
+    localise(checkpoint, photos, tmp_path / "one", CamsConfig(stride=1), **choices)
+    localise(checkpoint, photos, tmp_path / "two", CamsConfig(stride=1, scales=(0.5, 1.0), max_side=32), **choices)
+    first, second = cam_of(tmp_path / "one", "b/p1"), cam_of(tmp_path / "two", "b/p1")
+    assert first.maps.shape == second.maps.shape == (1, 33, 40)
+    assert not np.array_equal(first.maps, second.maps)
