@@ -86,22 +86,42 @@ def test_without_truth_nothing_is_scored(calls: list[Call]) -> None:
     assert calls[-1].named == {"listing": None, "limit": None}
 
 
+@pytest.mark.parametrize(
+    ("typed", "start"),
+    [("", "r/cls/ckpt.pt"), ("--weights w.safetensors", "w.safetensors"), ("--pretrained", None)],
+)
+def test_where_the_segmentation_starts(calls: list[Call], typed: str, start: str | None) -> None:
+    """Without weights for the backbone the segmentation starts from the trained classifier."""
+    main([*RUN, *typed.split()])
+    (call,) = (call for call in calls if call.stage == "train_seg")
+
+    assert call.named["weights"] == (start and Path(start))
+
+
 def test_options_reach_their_stages(calls: list[Call]) -> None:
     """What was typed is passed on and marked as given; the rest are the stages' own defaults."""
     typed = "--method mct --backbone tiny --epochs 2 --set k=1 --crf-preset irn --threshold 0.3 --seed 5"
+    typed += " --drop-path 0"
     main([*RUN, *typed.split(), "--classes", "dog,cat", "--cams-set", "n=2"])
     made = {call.stage: call for call in calls}
 
     assert made["train_cls"].config == config.TrainClsConfig(
-        method="mct", backbone="tiny", epochs=2, options=("k=1",), seed=5
+        method="mct", backbone="tiny", epochs=2, options=("k=1",), seed=5, drop_path=0
     )
-    assert made["train_cls"].named["given"] == {"method", "backbone", "epochs", "options", "seed"}
+    assert made["train_cls"].named["given"] == {
+        "method",
+        "backbone",
+        "epochs",
+        "options",
+        "seed",
+        "drop_path",
+    }
     assert made["cams"].config == config.CamsConfig(options=("n=2",))
     assert made["cams"].named["given"] == {"options"}
     assert made["crf"].config == config.CrfConfig(preset="irn")
     assert made["crf"].named["given"] == {"preset"}
     assert made["pseudo_labels"].config == config.PseudoLabelsConfig(threshold="0.3")
-    assert made["train_seg"].config == config.TrainSegConfig(backbone="tiny", seed=5)
+    assert made["train_seg"].config == config.TrainSegConfig(backbone="tiny", seed=5, drop_path=0)
     assert made["train_cls"].named["classes"] == made["cams"].named["classes"] == ("dog", "cat")
 
 

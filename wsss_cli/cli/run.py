@@ -36,10 +36,11 @@ SETTINGS = list(CLS.options)
 CAMS_SETTINGS = list(CAMS.options)
 SCALES = list(CAMS.scales)
 
-CLS_FIELDS = ("method", "preset", "backbone", "pretrained", "epochs", "batch_size", "lr", "image_size")
+BOTH_FIELDS = ("backbone", "pretrained", "drop_path", "seed", "precision")
+CLS_FIELDS = ("method", "preset", "options", "epochs", "batch_size", "lr", "image_size", *BOTH_FIELDS)
 # Fields that have an option here, with that option's parameter; all others keep their default.
 PARAMETERS: Mapping[type[Any], Mapping[str, str]] = {
-    TrainClsConfig: {name: name for name in (*CLS_FIELDS, "options", "seed", "precision")},
+    TrainClsConfig: {name: name for name in CLS_FIELDS},
     CamsConfig: {
         "preset": "cams_preset",
         "options": "cams_options",
@@ -48,8 +49,7 @@ PARAMETERS: Mapping[type[Any], Mapping[str, str]] = {
     },
     CrfConfig: {"preset": "crf_preset"},
     PseudoLabelsConfig: {"threshold": "threshold"},
-    TrainSegConfig: {name: name for name in ("backbone", "pretrained", "seed", "precision")}
-    | {"epochs": "seg_epochs"},
+    TrainSegConfig: {name: name for name in BOTH_FIELDS} | {"epochs": "seg_epochs"},
     PredictConfig: {"crf": "predict_crf", "precision": "precision"},
     EvalConfig: {},
 }
@@ -78,6 +78,9 @@ def run(
     batch_size: Annotated[int, typer.Option(help="Images in one step of the classifier.")] = CLS.batch_size,
     lr: Annotated[float, typer.Option(help="Learning rate of the classifier.")] = CLS.lr,
     image_size: Annotated[int, typer.Option(help="Side of the classifier's input.")] = CLS.image_size,
+    drop_path: Annotated[
+        float, typer.Option(help="Share of residual branches left out, in both networks.")
+    ] = CLS.drop_path,
     scales: Annotated[
         list[float], typer.Option("--scale", metavar="FACTOR", help="Image sizes of cams; may be repeated.")
     ] = SCALES,
@@ -125,7 +128,9 @@ def run(
             pipeline.add("pseudo-labels", pseudo_labels.run, PseudoLabelsConfig, out / "crf")
             pipeline.score("pseudo-labels")
             overlay.run(out / "pseudo-labels", out / "overlay.png", truth=truth)
-            pipeline.add("seg", train_seg.run, TrainSegConfig, out / "pseudo-labels", weights=weights)
+            # An untrained backbone learns more from a few hundred masks if it has seen the tags before.
+            start = weights or (None if pretrained else checkpoint)
+            pipeline.add("seg", train_seg.run, TrainSegConfig, out / "pseudo-labels", weights=start)
             checkpoint = out / "seg" / "ckpt.pt"
             chosen = {"listing": val_listing or listing, "limit": limit}
             pipeline.add("predictions", predict.run, PredictConfig, checkpoint, images, **chosen)
