@@ -41,7 +41,11 @@ def golden(request: pytest.FixtureRequest) -> Golden:
     """The small copy that the tests carry, or the full set."""
     carried = request.param == "carried"
     arrays = HERE / "aream_mctformer.npz" if carried else SHARED / "mctformer_tiny.npz"
-    weights = HERE / "aream_mctformer_weights.safetensors" if carried else SHARED / "mctformer_tiny_weights.safetensors"
+    weights = (
+        HERE / "aream_mctformer_weights.safetensors"
+        if carried
+        else SHARED / "mctformer_tiny_weights.safetensors"
+    )
     if not arrays.is_file():
         pytest.skip(f"{arrays} is absent; set WSSS_SHARED to the folder that holds golden/")
     return Golden(np.load(arrays, allow_pickle=False), load_file(weights))
@@ -54,7 +58,10 @@ def build(golden: Golden, weights: str = "uniform") -> aream.Aream:
     )
     options = aream.TrainOptions(weights=weights, token_spread=0, cls_epochs=0)
     method = aream.build(ViT(trunk), 4, options)
-    state = {name if name.startswith("head.") else f"backbone.{name}": value for name, value in golden.weights.items()}
+    state = {
+        name if name.startswith("head.") else f"backbone.{name}": value
+        for name, value in golden.weights.items()
+    }
     method.classifier.load_state_dict(state, strict=True)
     method.entropies.copy_(golden["entropy_raw"])
     return method
@@ -89,7 +96,9 @@ def test_refined_maps(golden: Golden, size: str) -> None:
     with torch.no_grad():
         paper = aream.CamsOptions(**aream.CAMS_PRESETS["paper"]["options"])
         assert_close(aream.localiser(method, paper)(x), golden[size + "cam_gen_grid"])
-        original = mct.localiser(method, mct.CamsOptions())(x) * 3 * 12  # theirs are sums over 3 and 12 layers
+        original = (
+            mct.localiser(method, mct.CamsOptions())(x) * 3 * 12
+        )  # theirs are sums over 3 and 12 layers
         assert_close(original, golden[size + "cam_mctv2_orig_grid"])
         assert_close(method.label_maps(x), golden[size + "cam_aream_uni_grid"])
         assert_close(entropy.label_maps(x), golden[size + "cam_aream_ent_grid"])
@@ -119,7 +128,9 @@ def test_training_step(golden: Golden, size: str, weights: str, short: str) -> N
     assert torch.equal(aff, golden[step + "aff_label"].long())
     watch = aream._TrainingAttention(method._label_attention(), method.split)
     method.classifier(x, watch)
-    assert_close(torch.stack([affinity_loss(a, aff) for a in watch.deep]), golden[step + "aff_loss_per_layer"])
+    assert_close(
+        torch.stack([affinity_loss(a, aff) for a in watch.deep]), golden[step + "aff_loss_per_layer"]
+    )
     terms = method.losses(x, y, Progress(0, 1, 0, 1))
     assert_close(terms["cls"] + terms["patch"], golden[step + "cls_loss"])
     assert_close(terms["aff"] / method.options.affinity_weight, golden[step + "aff_loss"])

@@ -84,7 +84,12 @@ def test_one_class(name: str) -> None:
     method = make(name, classes=1)
     images, targets = batch(1)
     assert method.losses(images, targets, LATE)
-    assert METHODS.load(name).localiser(method, METHODS.load(name).CamsOptions())(images).shape == (2, 1, 6, 8)
+    assert METHODS.load(name).localiser(method, METHODS.load(name).CamsOptions())(images).shape == (
+        2,
+        1,
+        6,
+        8,
+    )
 
 
 @NAMES

@@ -87,7 +87,9 @@ def test_entropy_stays_finite_where_probabilities_underflow() -> None:
 
 def test_normalised_entropy() -> None:
     """From 0 at the least to 1 at the most; equal entropies give uniform weights."""
-    torch.testing.assert_close(normalised_entropy(torch.tensor([1.0, 3.0, 2.0])), torch.tensor([0.0, 1.0, 0.5]))
+    torch.testing.assert_close(
+        normalised_entropy(torch.tensor([1.0, 3.0, 2.0])), torch.tensor([0.0, 1.0, 0.5])
+    )
     torch.testing.assert_close(normalised_entropy(torch.ones(3)), torch.ones(3))
 
 
