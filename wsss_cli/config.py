@@ -65,7 +65,7 @@ class TrainClsConfig:
     """`wsss train-cls`."""
 
     method: str = "aream"
-    preset: str = "default"
+    preset: str = "auto"  # scratch without weights, else default
     backbone: str = "auto"
     pretrained: bool = False
     epochs: int = 30

@@ -21,7 +21,13 @@ from wsss_cli.stages import cams, train_cls
 from wsss_cli.summary import Summary
 
 CONFIG = TrainClsConfig(
-    method="cam", epochs=2, batch_size=2, lr=1e-3, image_size=32, drop_path=0.1, warmup_epochs=0.0
+    method="cam",
+    preset="default",
+    epochs=2,
+    batch_size=2,
+    lr=1e-3,
+    image_size=32,
+    warmup_epochs=0.0,
 )
 
 
@@ -44,13 +50,19 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(photos: Path, out: Path, config: TrainClsConfig = CONFIG, **choices: Any) -> Summary:
     """Run the stage in this process."""
     execution = choices.pop("execution", Execution(device="cpu"))
-    return train_cls.run(photos / "images", photos / "labels.csv", out, config, execution, Silent(), **choices)
+    return train_cls.run(
+        photos / "images", photos / "labels.csv", out, config, execution, Silent(), **choices
+    )
 
 
-def localise(checkpoint: Path, photos: Path, out: Path, config: CamsConfig | None = None, **choices: Any) -> Summary:
+def localise(
+    checkpoint: Path, photos: Path, out: Path, config: CamsConfig | None = None, **choices: Any
+) -> Summary:
     """Run the stage in this process."""
     execution = choices.pop("execution", Execution(device="cpu"))
-    return cams.run(checkpoint, photos / "images", out, config or CamsConfig(), execution, Silent(), **choices)
+    return cams.run(
+        checkpoint, photos / "images", out, config or CamsConfig(), execution, Silent(), **choices
+    )
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +86,11 @@ def test_checkpoint_says_what_it_is(trained: Path) -> None:
     assert about["backbone"] == "tiny"
     assert about["classes"] == ["cat", "dog"]
     assert about["configuration"]["epochs"] == 2
-    assert about["options"]["pool"] == "top"
+    assert about["options"]["pool"] == "avg"
     assert (trained.parent / "ckpt.safetensors").is_file()
 
 
-def test_same_seed_same_bytes_and_loading_processes_do_not_matter(photos: Path, trained: Path, tmp_path: Path) -> None:
+def test_same_seed_same_bytes(photos: Path, trained: Path, tmp_path: Path) -> None:
     """A second training gives the same checkpoint, byte for byte, also with a loading process; another seed does not."""
     train(photos, tmp_path / "again", execution=Execution(device="cpu", workers=1))
     assert (tmp_path / "again" / "ckpt.pt").read_bytes() == trained.read_bytes()
@@ -101,7 +113,7 @@ def test_interrupted_training_ends_with_the_same_bytes(
     with pytest.raises(KeyboardInterrupt):
         train(photos, tmp_path / "cls")
     assert not (tmp_path / "cls" / "ckpt.pt").exists()
-    monkeypatch.setattr(train_cls, "save_resume", lambda folder, state: steps.append(state["epoch"]))
+    monkeypatch.setattr(train_cls, "save_resume", lambda _, state: steps.append(state["epoch"]))
     train(photos, tmp_path / "cls")
     assert steps == [2]
     assert (tmp_path / "cls" / "ckpt.pt").read_bytes() == trained.read_bytes()
@@ -147,6 +159,15 @@ def test_presets_change_what_was_not_typed(photos: Path, tmp_path: Path) -> None
     assert figures["lr"] == pytest.approx(6.25e-5)
     assert figures["options"]["token_lr"] == 1.0
     assert not (tmp_path / "x").exists()
+
+
+def test_without_weights_the_preset_is_the_one_from_scratch(photos: Path, tmp_path: Path) -> None:
+    """What localises from nothing differs from what suits a pretrained network; the choice is recorded."""
+    execution = Execution(device="cpu", dry_run=True)
+    figures = train(photos, tmp_path / "x", TrainClsConfig(method="cam"), execution=execution).figures
+    assert figures["preset"] == "scratch"
+    assert figures["options"]["pool"] == "top"
+    assert figures["image_size"] == 96
 
 
 @pytest.mark.parametrize(
@@ -256,7 +277,9 @@ def test_wrong_checkpoints(photos: Path, trained: Path, tmp_path: Path) -> None:
     with pytest.raises(UnsafeFileError, match="could run code"):
         localise(tmp_path / "unsafe.pt", photos, tmp_path / "o")
     whole = read_checkpoint(trained, "classifier")
-    (tmp_path / "other.pt").write_bytes(encode_checkpoint({**whole.about, "backbone": "test_vit"}, whole.state))
+    (tmp_path / "other.pt").write_bytes(
+        encode_checkpoint({**whole.about, "backbone": "test_vit"}, whole.state)
+    )
     with pytest.raises(RejectedInputError, match="does not fit its own description"):
         localise(tmp_path / "other.pt", photos, tmp_path / "o")
     assert not (tmp_path / "o").exists()
@@ -279,7 +302,9 @@ def test_stride_scales_and_bound(trained: Path, photos: Path, tmp_path: Path) ->
     checkpoint = tmp_path / "ckpt.pt"
     checkpoint.write_bytes(encode_checkpoint(whole.about, whole.state))
     localise(checkpoint, photos, tmp_path / "one", CamsConfig(stride=1), **choices)
-    localise(checkpoint, photos, tmp_path / "two", CamsConfig(stride=1, scales=(0.5, 1.0), max_side=32), **choices)
+    localise(
+        checkpoint, photos, tmp_path / "two", CamsConfig(stride=1, scales=(0.5, 1.0), max_side=32), **choices
+    )
     first, second = cam_of(tmp_path / "one", "b/p1"), cam_of(tmp_path / "two", "b/p1")
     assert first.maps.shape == second.maps.shape == (1, 33, 40)
     assert not np.array_equal(first.maps, second.maps)

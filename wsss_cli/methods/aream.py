@@ -1,22 +1,23 @@
 """AReAM: entropy-aware re-activation of deep attention (arXiv 2305.03112), on the transformer of MCTformer-V2.
 
-Deep layers attend to everything (their attention over-smooths), shallow ones still follow edges. With S_l the head-mean
-attention of layer l, A_l its logits, S^cp from class tokens to patches, S^pp between patches, X = ReLU(M), k the split:
+Deep layers attend to everything (their attention over-smooths), shallow ones still follow edges. With A_l the attention
+logits of layer l, S_l the mean over heads of softmax(A_l), S^cp from class tokens to patches, S^pp between patches,
+X = ReLU(M), k the split:
 
     E_l  = entropy of softmax_m Σ_{c∈tags} (S_l^pp X)[c,m]        averaged over the training images
     e_l  = (E_l − min E) / (max E − min E)                        weight of deep layer l; ŵ_l = 1 − e_l of a shallow one
     X'   = (1/k Σ_{l<k} ŵ_l S_l^pp) (X ⊙ mean_l S_l^cp)           maps for labels; image plus mirror, normalised
     G    = PAR of softmax[β, X'] for β_low and β_high             0 | class | 255 where the two disagree
-    ℒ_l  = ½ Σ_{aff=1}(1−q)/(n₁+1) + ½ Σ_{aff=0} q/(n₀+1)         q = sigmoid(mean_heads A_l^pp), aff from G by patches
+    ℒ_l  = ½ Σ_{aff=1}(1−q)/(n₁+1) + ½ Σ_{aff=0} q/(n₀+1)         q = sigmoid(mean_heads A_l^pp), aff of G's patches
     ℒ    = BCE(class-token logits) + BCE(patch logits) + λ/(L−k) Σ_{l≥k} e_l ℒ_l     the last after the warm-up
 
 Inference: X ⊙ class attention, refined by the mean of all S_l^pp.
 
-What differs from the authors' code. (1) Entropies are measured on the network itself at the end of the warm-up, not on a
-second, separately trained baseline. (2) The un-mirrored view of the label maps is the training forward itself instead of
-a second pass over the same pixels; the two differ by stochastic depth alone. (3) Class tokens start apart and learn
-faster, as in `mct`. (4) Maps use the class attention of the last 3 layers; `--preset paper` takes all 12. (5) A guard keeps
-entropies finite where a probability underflows. `split` 0 means 7/12 of the layers: 7 of 12 in DeiT, as published.
+What differs from the authors' code. (1) Entropies are measured on the network itself at the end of the warm-up, not on
+a second, separately trained baseline. (2) The un-mirrored view of the label maps is the training forward itself instead
+of a second pass over the same pixels; the two differ by stochastic depth alone. (3) Class tokens start apart and learn
+faster, as in `mct`. (4) Maps use the class attention of the last 3 layers; `--preset paper` takes all 12. (5) A guard
+keeps entropies finite where a probability underflows. `split` 0 means 7/12 of the layers: 7 of 12, as published.
 `--preset paper` gives the published recipe and inference.
 """
 
@@ -63,13 +64,14 @@ class TrainOptions:
             raise UsageError(f"weights is '{self.weights}'; choose entropy or uniform.")
         if not 0 < self.background_low <= self.background_high < 1:
             raise UsageError(
-                f"background_low {self.background_low} and background_high {self.background_high} must satisfy 0 < low <= high < 1."
+                f"background_low {self.background_low} and background_high {self.background_high} "
+                "must satisfy 0 < low <= high < 1."
             )
 
 
 @dataclass(frozen=True)
 class CamsOptions:
-    """`class_layers`: last layers whose class attention is used; `patch_layers`: the same for the affinity; 0 is all."""
+    """Last layers whose class attention (`class_layers`) and patch affinity (`patch_layers`) are used; 0 is all."""
 
     class_layers: int = 3
     patch_layers: int = 0
@@ -84,7 +86,11 @@ PAPER = {
     "schedule": "timm-epochs",
     "options": {"cls_epochs": 10, "token_spread": 0.0, "token_lr": 1.0, "weights": "uniform"},
 }
-TRAIN_PRESETS: dict[str, dict[str, Any]] = {"default": {}, "paper": PAPER}
+SCRATCH = {
+    "epochs": 15, "batch_size": 8, "lr": 1e-3, "drop_path": 0.0, "image_size": 96,
+    "options": {"pool": "top", "token_lr": 1.0},
+}  # fmt: skip
+TRAIN_PRESETS: dict[str, dict[str, Any]] = {"default": {}, "scratch": SCRATCH, "paper": PAPER}
 CAMS_PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": {"scales": (1.0,), "flip": True, "options": {"class_layers": 0, "patch_layers": 0}},
@@ -92,7 +98,7 @@ CAMS_PRESETS: dict[str, dict[str, Any]] = {
 
 
 class _TrainingAttention:
-    """Observer of a training forward: sums for the label maps, and the deep layers' patch logits with their gradient."""
+    """Observer of a training forward: sums for the label maps; the deep layers' patch logits with their gradient."""
 
     def __init__(self, attention: AttentionSum, split: int) -> None:
         self.attention = attention
@@ -220,7 +226,8 @@ def build(backbone: ViT, classes: int, options: TrainOptions) -> Aream:
     """The network to train; a backbone without tokens is a `UsageError`."""
     if backbone.kind != "transformer":
         raise UsageError(
-            "Method 'aream' needs a vision transformer. Choose a --backbone such as deit_tiny_patch16_224, or --method cam."
+            "Method 'aream' needs a vision transformer. "
+            "Choose a --backbone such as deit_tiny_patch16_224, or --method cam."
         )
     return Aream(backbone, classes, options)
 

@@ -4,7 +4,8 @@ discriminative localization").
 The baseline: a 1x1 convolution over the last features of any ViT or CNN gives maps M; logits are pooled from M.
 Pooling decides what is learned. From scratch, a transformer under average pooling tags well and localises nothing:
 every token may carry the whole image's evidence. The maximum forces the evidence into single patches, the mean of the
-highest tenth (the default) into as many as an object has.
+highest tenth into about as many as an object has (65 % against 41 % mIoU on sample_data): preset `scratch`. A network
+with ImageNet weights already looks at objects, and averages.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ POOLS = ("avg", "max", "top")
 class TrainOptions:
     """`pool`: avg | max | top (the mean of the highest tenth); `head_lr`: factor on the learning rate of the head."""
 
-    pool: str = "top"
+    pool: str = "avg"
     head_lr: float = 10.0
 
     def __post_init__(self) -> None:
@@ -44,8 +45,13 @@ class CamsOptions:
     """Nothing to set: the maps are taken as they are."""
 
 
+SCRATCH = {
+    "epochs": 15, "batch_size": 8, "lr": 1e-3, "drop_path": 0.0, "image_size": 96,
+    "options": {"pool": "top", "head_lr": 1.0},
+}  # fmt: skip
 TRAIN_PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
+    "scratch": SCRATCH,
     "paper": {"options": {"pool": "avg", "head_lr": 1.0}},
 }
 CAMS_PRESETS: dict[str, dict[str, Any]] = {"default": {}, "paper": {}}

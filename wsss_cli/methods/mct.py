@@ -6,9 +6,10 @@ With S_l the head-mean attention of layer l, S^cp from class tokens to patches, 
     X ← Σ_l S_l^pp X                          patch affinity, all layers
     ℒ = BCE(class-token logits) + BCE(patch logits)
 
-What differs from the authors' code. Their class tokens start as equal copies and only the loss parts them, which
-takes more steps than a few hundred images give; here they start apart by `token_spread` and learn `token_lr` times faster
-(`--preset paper` undoes both). Sums over layers are means, which the per-class normalisation removes. Class tokens decay.
+What differs from the authors' code. Their class tokens start as equal copies and only the loss parts them, which takes
+more steps than a few hundred images give; here they start apart by `token_spread` and learn `token_lr` times faster
+(`--preset paper` undoes both). Sums over layers are means, which the normalisation of each class removes. Class tokens
+take part in the weight decay.
 """
 
 from __future__ import annotations
@@ -31,7 +32,11 @@ from wsss_cli.ops.cam import Localise
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """`token_spread`: noise on the starting class tokens, in units of their own deviation; `token_lr`, `head_lr`: factors."""
+    """How the class tokens start and how fast they and the head learn.
+
+    `pool`: of the patch logits, avg | max | top; `token_spread`: noise on the starting class tokens, in units of their
+    deviation; `token_lr`, `head_lr`: factors on the learning rate.
+    """
 
     pool: str = "avg"
     token_spread: float = 0.5
@@ -41,7 +46,7 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class CamsOptions:
-    """`class_layers`: last layers whose class attention is used; `patch_layers`: the same for the affinity; 0 is all."""
+    """Last layers whose class attention (`class_layers`) and patch affinity (`patch_layers`) are used; 0 is all."""
 
     class_layers: int = 3
     patch_layers: int = 0
@@ -56,7 +61,11 @@ PAPER = {
     "schedule": "timm-epochs",
     "options": {"token_spread": 0.0, "token_lr": 1.0},
 }
-TRAIN_PRESETS: dict[str, dict[str, Any]] = {"default": {}, "paper": PAPER}
+SCRATCH = {
+    "epochs": 15, "batch_size": 8, "lr": 1e-3, "drop_path": 0.0, "image_size": 96,
+    "options": {"pool": "top", "token_lr": 1.0},
+}  # fmt: skip
+TRAIN_PRESETS: dict[str, dict[str, Any]] = {"default": {}, "scratch": SCRATCH, "paper": PAPER}
 CAMS_PRESETS: dict[str, dict[str, Any]] = {"default": {}, "paper": {}}
 
 
@@ -95,7 +104,8 @@ def build(backbone: ViT, classes: int, options: TrainOptions) -> Mct:
     """The network to train; a backbone without tokens is a `UsageError`."""
     if backbone.kind != "transformer":
         raise UsageError(
-            "Method 'mct' needs a vision transformer. Choose a --backbone such as deit_tiny_patch16_224, or --method cam."
+            "Method 'mct' needs a vision transformer. "
+            "Choose a --backbone such as deit_tiny_patch16_224, or --method cam."
         )
     return Mct(backbone, classes, options)
 

@@ -134,6 +134,9 @@ def _method(
 ) -> tuple[TrainClsConfig, Callable[[Any, int], Any], dict[str, Any]]:
     """The configuration in full, what builds the method's network, and the method's own options."""
     module = METHODS.load(config.method)
+    if config.preset == "auto":
+        from_scratch = weights is None and not config.pretrained
+        config = dataclasses.replace(config, preset="scratch" if from_scratch else "default")
     preset = choose_preset(module.TRAIN_PRESETS, config.preset)
     options = method_options(module.TrainOptions, preset, config.options)
     config = _resolved(config, preset, given, weights, device)
