@@ -91,7 +91,7 @@ def test_checkpoint_says_what_it_is(trained: Path) -> None:
 
 
 def test_same_seed_same_bytes(photos: Path, trained: Path, tmp_path: Path) -> None:
-    """A second training gives the same checkpoint, byte for byte, also with a loading process; another seed does not."""
+    """A second training gives the same bytes, also with a loading process; another seed does not."""
     train(photos, tmp_path / "again", execution=Execution(device="cpu", workers=1))
     assert (tmp_path / "again" / "ckpt.pt").read_bytes() == trained.read_bytes()
     train(photos, tmp_path / "other", TrainClsConfig(**{**vars(CONFIG), "seed": 1}))
