@@ -12,6 +12,7 @@ from wsss_cli.ops.attention import (
     LayerEntropies,
     head_mean,
     last_layers,
+    layer_range,
     normalised_entropy,
     refine,
     spatial_entropy,
@@ -36,6 +37,14 @@ def test_last_layers() -> None:
     assert last_layers(2, 4) == [0, 0, 0.5, 0.5]
     assert last_layers(0, 4) == [0.25] * 4
     assert last_layers(9, 4) == [0.25] * 4
+
+
+def test_layer_range() -> None:
+    """Twelfths of the depth, half open, at least one layer."""
+    assert layer_range(5, 10, 12) == [0] * 5 + [0.2] * 5 + [0] * 2
+    assert layer_range(0, 12, 3) == [1 / 3] * 3
+    assert layer_range(5, 10, 6) == [0, 0, 1 / 3, 1 / 3, 1 / 3, 0]
+    assert layer_range(11, 12, 2) == [0, 1]
 
 
 def test_sum_equals_the_sum_over_kept_layers() -> None:

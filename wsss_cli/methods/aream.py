@@ -11,13 +11,14 @@ X = ReLU(M), k the split:
     ℒ_l  = ½ Σ_{aff=1}(1−q)/(n₁+1) + ½ Σ_{aff=0} q/(n₀+1)         q = sigmoid(mean_heads A_l^pp), aff of G's patches
     ℒ    = BCE(class-token logits) + BCE(patch logits) + λ/(L−k) Σ_{l≥k} e_l ℒ_l     the last after the warm-up
 
-Inference: X ⊙ class attention, refined by the mean of all S_l^pp.
+Inference: X ⊙ mean_l S_l^cp, refined by the mean of S_l^pp.
 
 What differs from the authors' code. (1) Entropies are measured on the network itself at the end of the warm-up, not on
 a second, separately trained baseline. (2) The un-mirrored view of the label maps is the training forward itself instead
 of a second pass over the same pixels; the two differ by stochastic depth alone. (3) Class tokens start apart and learn
-faster, as in `mct`. (4) Maps use the class attention of the last 3 layers; `--preset paper` takes all 12. (5) A guard
-keeps entropies finite where a probability underflows. `split` 0 means 7/12 of the layers: 7 of 12, as published.
+faster, as in `mct`. (4) Maps use the class attention of the last 3 layers and the affinity of layers 5 to 9: the first
+ones attend to neighbours only, the last ones to everything; `--preset paper` takes all 12 for both. (5) A guard keeps
+entropies finite where a probability underflows. `split` 0 means 7/12 of the layers: 7 of 12, as published.
 `--preset paper` gives the published recipe and inference.
 """
 
@@ -37,7 +38,13 @@ from wsss_cli.nets.backbones.vit import ViT
 from wsss_cli.nets.classifiers import Scores, TokenClassifier
 from wsss_cli.nets.trainable import token_groups
 from wsss_cli.ops.affinity import affinity_labels, affinity_loss, pixel_labels
-from wsss_cli.ops.attention import AttentionSum, LayerEntropies, last_layers, normalised_entropy
+from wsss_cli.ops.attention import (
+    AttentionSum,
+    LayerEntropies,
+    last_layers,
+    layer_range,
+    normalised_entropy,
+)
 from wsss_cli.ops.cam import Localise, multi_scale, normalise
 
 
@@ -71,10 +78,19 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class CamsOptions:
-    """Last layers whose class attention (`class_layers`) and patch affinity (`patch_layers`) are used; 0 is all."""
+    """Last layers whose class attention is used (0: all), and the range of layers whose patch affinity is.
+
+    The range is half open and in twelfths of the depth: (5, 10) is layers 5 to 9 of 12, counted from 0.
+    """
 
     class_layers: int = 3
-    patch_layers: int = 0
+    patch_layers: tuple[float, ...] = (5.0, 10.0)
+
+    def __post_init__(self) -> None:
+        if len(self.patch_layers) != 2 or not 0 <= self.patch_layers[0] < self.patch_layers[1] <= 12:
+            raise UsageError(
+                f"patch_layers is {self.patch_layers}; write first,end with 0 <= first < end <= 12."
+            )
 
 
 PAPER = {
@@ -93,7 +109,7 @@ SCRATCH = {
 TRAIN_PRESETS: dict[str, dict[str, Any]] = {"default": {}, "scratch": SCRATCH, "paper": PAPER}
 CAMS_PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    "paper": {"scales": (1.0,), "flip": True, "options": {"class_layers": 0, "patch_layers": 0}},
+    "paper": {"scales": (1.0,), "flip": True, "options": {"class_layers": 0, "patch_layers": (0.0, 12.0)}},
 }
 
 
@@ -245,7 +261,8 @@ def localiser(method: Any, options: CamsOptions) -> Localise:
     """images (B, 3, H, W) -> maps (B, C, h, w); class attention where each class has its token, affinity everywhere."""
     classifier, backbone = method.classifier, method.classifier.backbone
     class_weights = last_layers(options.class_layers, backbone.layers)
-    patch_weights = last_layers(options.patch_layers, backbone.layers)
+    first, end = options.patch_layers
+    patch_weights = layer_range(first, end, backbone.layers)
 
     def localise(images: Tensor) -> Tensor:
         attention = AttentionSum(backbone.class_tokens, backbone.prefix, class_weights, patch_weights)

@@ -30,6 +30,13 @@ def last_layers(count: int, layers: int) -> list[float]:
     return [0.0] * (layers - count) + [1.0 / count] * count
 
 
+def layer_range(first: float, end: float, layers: int) -> list[float]:
+    """Weights of the mean over layers first ≤ l < end, both in twelfths of the depth (at least one layer)."""
+    start = min(layers - 1, round(first * layers / 12))
+    stop = min(layers, max(start + 1, round(end * layers / 12)))
+    return [1.0 / (stop - start) if start <= layer < stop else 0.0 for layer in range(layers)]
+
+
 class AttentionSum:
     """Accumulates Σ_l a_l S_l^cp (class attention) and Σ_l r_l S_l^pp (patch affinity) while the layers run.
 

@@ -12,19 +12,15 @@ _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is the first GPU, else the CPU; a device that is not there is an `EnvironmentProblemError`."""
+    """`auto` is the first CUDA GPU, else the CPU; a device that is not there is an `EnvironmentProblemError`."""
     if name == "auto":
-        return torch.device(
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError(f"Unknown device '{name}'. Use auto, cpu, cuda, cuda:1 or mps.") from error
+        raise UsageError(f"Unknown device '{name}'. Use auto, cpu, cuda or cuda:1.") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise EnvironmentProblemError(
-            f"--device is '{name}', but torch sees no GPU here. Use --device cpu."
-        )
+        raise EnvironmentProblemError(f"--device is '{name}', but torch sees no GPU here. Use --device cpu.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise EnvironmentProblemError(
             f"--device is '{name}', but there are {torch.cuda.device_count()} GPUs."
