@@ -17,7 +17,7 @@ from wsss_cli.config import Execution, TrainSegConfig
 from wsss_cli.data.checkpoints import encode_checkpoint, read_checkpoint
 from wsss_cli.data.masks import encode_mask
 from wsss_cli.data.resume import NAME as RESUME
-from wsss_cli.errors import OutputMismatchError, RejectedInputError, UsageError
+from wsss_cli.errors import OutputMismatchError, RejectedInputError, TooManyFailuresError, UsageError
 from wsss_cli.nets.backbones.load import load_backbone
 from wsss_cli.reporter import Reporter, Silent
 from wsss_cli.stages import train_seg
@@ -170,6 +170,8 @@ def test_bad_items_are_left_out(images: Path, tmp_path: Path) -> None:
     assert summary.failures["b"].startswith("image-changed")
     assert summary.figures["images"] == 1
     assert len(notes.texts) == 3
+    with pytest.raises(TooManyFailuresError, match="3 of 4"):
+        train(masks, tmp_path / "few", execution=Execution(device="cpu", max_failures="50%"))
 
 
 def test_nothing_to_learn_from(images: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsss_cli.config import Execution, TrainSegConfig, as_dict, require
+from wsss_cli.config import Execution, TrainSegConfig, as_dict, item_limit, require
 from wsss_cli.data.checkpoints import encode_checkpoint, encode_safetensors, read_checkpoint, read_weights
 from wsss_cli.data.files import json_bytes, sha256
 from wsss_cli.data.folder import StageFolder, read_item, read_run
@@ -24,7 +24,7 @@ from wsss_cli.data.masks import decode_mask, ignore_value
 from wsss_cli.data.resume import clear_resume, load_resume, save_resume
 from wsss_cli.data.run import Run
 from wsss_cli.data.samples import find_images, select
-from wsss_cli.errors import ItemError, RejectedInputError
+from wsss_cli.errors import ItemError, RejectedInputError, TooManyFailuresError
 from wsss_cli.nets.backbones.load import Loaded, resolve_name
 from wsss_cli.nets.backbones.vit import ViT
 from wsss_cli.nets.segmenters import Segmenter, load_trunk
@@ -66,6 +66,7 @@ def run(
     folder = read_run(masks, "pseudo-labels", "predict")
     ids = select(sorted(folder.items), listing, limit, str(masks))
     pairs = _Pairs.of(folder, ids, config.max_side, reporter)
+    _bound_failures(pairs, execution, len(ids))
     inputs = {"masks": {"path": str(masks.resolve()), "fingerprint": pairs.fingerprint()}}
     start, digest = _start(config, weights)
     if weights is not None:
@@ -94,6 +95,16 @@ def run(
     clear_resume(out)
     metrics = json.loads((out / "metrics.json").read_text())
     return Summary("train-seg", out, failures=metrics["failures"], figures=metrics["figures"])
+
+
+def _bound_failures(pairs: _Pairs, execution: Execution, total: int) -> None:
+    limit = item_limit("--max-failures", execution.max_failures, total)
+    if limit is not None and len(pairs.failures) > limit:
+        id_, why = next(iter(pairs.failures.items()))
+        raise TooManyFailuresError(
+            f"{len(pairs.failures)} of {total} masks cannot be learnt from, first '{show(id_)}': {why} "
+            "Mend them, or raise --max-failures."
+        )
 
 
 def _resolved(config: TrainSegConfig, weights: Path | None, device: torch.device) -> TrainSegConfig:
