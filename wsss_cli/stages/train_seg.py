@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,12 @@ from torch import Tensor
 from wsss_cli.config import Execution, TrainSegConfig, as_dict, item_limit, require
 from wsss_cli.data.checkpoints import encode_checkpoint, encode_safetensors, read_checkpoint, read_weights
 from wsss_cli.data.files import json_bytes, sha256
-from wsss_cli.data.folder import StageFolder, read_item, read_run
-from wsss_cli.data.images import read_image
-from wsss_cli.data.masks import decode_mask, ignore_value
+from wsss_cli.data.folder import read_run
+from wsss_cli.data.mask_pairs import MaskPairs, look_at_pairs
 from wsss_cli.data.resume import clear_resume, load_resume, save_resume
 from wsss_cli.data.run import Run
-from wsss_cli.data.samples import find_images, select
-from wsss_cli.errors import ItemError, RejectedInputError, TooManyFailuresError
+from wsss_cli.data.samples import select
+from wsss_cli.errors import RejectedInputError, TooManyFailuresError
 from wsss_cli.nets.backbones.load import Loaded, resolve_name
 from wsss_cli.nets.backbones.vit import ViT
 from wsss_cli.nets.segmenters import Segmenter, load_trunk
@@ -65,7 +63,7 @@ def run(
     config = _resolved(config, weights, device)
     folder = read_run(masks, "pseudo-labels", "predict")
     ids = select(sorted(folder.items), listing, limit, str(masks))
-    pairs = _Pairs.of(folder, ids, config.max_side, reporter)
+    pairs = look_at_pairs(folder, ids, reporter.note)
     _bound_failures(pairs, execution, len(ids))
     inputs = {"masks": {"path": str(masks.resolve()), "fingerprint": pairs.fingerprint()}}
     start, digest = _start(config, weights)
@@ -77,7 +75,7 @@ def run(
         facts={"images": folder.manifest["facts"]["images"]}, execution=execution, reporter=reporter,
     ) as stage:  # fmt: skip
         if execution.dry_run:
-            figures = {**configuration, "images": len(pairs.good), "classes": list(folder.classes)}
+            figures = {**configuration, "images": len(pairs.sizes), "classes": list(folder.classes)}
             return Summary("train-seg", out, failures=pairs.failures, figures=figures)
         if not stage.complete:
             work = sha256(json_bytes([configuration, [entry["fingerprint"] for entry in inputs.values()]]))
@@ -97,7 +95,7 @@ def run(
     return Summary("train-seg", out, failures=metrics["failures"], figures=metrics["figures"])
 
 
-def _bound_failures(pairs: _Pairs, execution: Execution, total: int) -> None:
+def _bound_failures(pairs: MaskPairs, execution: Execution, total: int) -> None:
     limit = item_limit("--max-failures", execution.max_failures, total)
     if limit is not None and len(pairs.failures) > limit:
         id_, why = next(iter(pairs.failures.items()))
@@ -142,83 +140,19 @@ def _start(config: TrainSegConfig, weights: Path | None) -> tuple[Callable[[], L
 
 
 @dataclasses.dataclass(frozen=True)
-class _Pairs:
-    """The images of a masks folder with their masks; loading processes receive it whole."""
+class _Reader:
+    """Pair `index` as tensors, at most `max_side` long; a class, because loading processes must receive it."""
 
-    folder: StageFolder
-    paths: dict[str, Path]
+    pairs: MaskPairs
+    ids: tuple[str, ...]
     max_side: int
-    good: tuple[str, ...]  # ids whose image and mask can be read and fit together
-    failures: dict[str, str]
-    digests: dict[str, str]  # of the image files
-    longest: int  # longer side of the largest pair, in pixels
-
-    @classmethod
-    def of(cls, folder: StageFolder, ids: Sequence[str], max_side: int, reporter: Reporter) -> _Pairs:
-        """Look at every pair once, so that a bad one is told before the training."""
-        pairs = cls(folder, _images(folder), max_side, (), {}, {}, 0)
-        good, longest = [], 1
-        for id_ in ids:
-            try:
-                image, mask, digest = pairs.open(id_)
-                _check(id_, image, mask, digest, folder)
-            except ItemError as error:
-                pairs.failures[id_] = f"{error.reason}: {error}"
-                reporter.note(f"{show(id_)} is left out: {error}")
-                continue
-            good.append(id_)
-            pairs.digests[id_] = digest
-            longest = max(longest, *bounded_size(mask.shape, max_side))
-        if not good:
-            first = next(iter(pairs.failures.values()), "there is none.")
-            raise RejectedInputError(
-                f"None of the {len(ids)} masks in {show(folder.path)} can be learnt from. First: {first}"
-            )
-        return dataclasses.replace(pairs, good=tuple(good), longest=longest)
-
-    @property
-    def ignore(self) -> int:
-        """The label of unknown pixels."""
-        return ignore_value(len(self.folder.classes))
-
-    def fingerprint(self) -> str:
-        lines = [f"{id_} {self.folder.items[id_].sha256} {self.digests[id_]}\n" for id_ in self.good]
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-    def open(self, id_: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], str]:
-        """The image (H, W, 3), the mask (H, W), and the fingerprint of the image's file."""
-        mask = decode_mask(read_item(self.folder, id_), classes=len(self.folder.classes))
-        if id_ not in self.paths:
-            raise ItemError("image-missing", f"The image of '{show(id_)}' is no longer there.")
-        image, digest = read_image(self.paths[id_])
-        return image, mask, digest
 
     def __call__(self, index: int) -> Pair:
-        """Pair `index` of the good ones: image uint8 (3, h, w) and mask (h, w), at most `max_side` long."""
-        image, mask, _ = self.open(self.good[index])
+        """Image uint8 (3, h, w) and mask (h, w)."""
+        image, mask = self.pairs.read(self.ids[index])
         labels = torch.from_numpy(mask if mask.dtype == np.uint8 else mask.astype(np.int32))
         picture = torch.from_numpy(image).permute(2, 0, 1).contiguous()
         return resize_pair(picture, labels, bounded_size(mask.shape, self.max_side))
-
-
-def _images(folder: StageFolder) -> dict[str, Path]:
-    root = folder.manifest["facts"].get("images")
-    if not root or not Path(root).is_dir():
-        raise RejectedInputError(
-            f"The images of {show(folder.path)} are no longer in {show(str(root))}. "
-            "Put them back or make the masks again."
-        )
-    return {sample.id: sample.path for sample in find_images(Path(root))}
-
-
-def _check(
-    id_: str, image: np.ndarray[Any, Any], mask: np.ndarray[Any, Any], digest: str, folder: StageFolder
-) -> None:
-    if image.shape[:2] != mask.shape:
-        (height, width), (rows, columns) = image.shape[:2], mask.shape
-        raise ItemError("size-mismatch", f"size mismatch mask {rows}x{columns} image {height}x{width}.")
-    if folder.items[id_].inputs.get("image") not in (None, "", digest):
-        raise ItemError("image-changed", f"The image of '{show(id_)}' has changed since its mask was made.")
 
 
 class _Training:
@@ -249,13 +183,14 @@ class _Training:
             "configuration": as_dict(config),
         }  # fmt: skip
 
-    def run(self, saver: _Saver, pairs: _Pairs) -> dict[str, Any]:
+    def run(self, saver: _Saver, pairs: MaskPairs) -> dict[str, Any]:
         """Train; the metrics: one row an epoch, final figures, and images that could not be used."""
         config = self.config
-        size = min(config.crop_size, -(-pairs.longest // STEP) * STEP)
-        low, high = config.scale_range
-        view = JointView(size, (low, high), self.mean, self.std, pairs.ignore)
-        data = MaskedImages(pairs, len(pairs.good), view, config.seed)
+        longest = max(max(bounded_size(size, config.max_side)) for size in pairs.sizes.values())
+        side = min(config.crop_size, -(-longest // STEP) * STEP)
+        view = JointView(side, config.scale_range, self.mean, self.std, pairs.ignore)
+        reader = _Reader(pairs, tuple(pairs.sizes), config.max_side)
+        data = MaskedImages(reader, len(pairs.sizes), view, config.seed)
         recipe = Recipe(
             config.epochs, config.batch_size, config.lr, config.weight_decay,
             config.warmup_epochs, config.schedule, config.precision, config.seed,
@@ -275,7 +210,7 @@ class _Training:
             advance=lambda figures: self.reporter.advance(1, **figures),
         )  # fmt: skip
         figures = {key: value for key, value in state.history[-1].items() if key != "lr"}
-        figures |= {"images": len(data), "crop": size}
+        figures |= {"images": len(data), "crop": side}
         return {"figures": figures, "failures": pairs.failures, "history": state.history}
 
 
