@@ -111,7 +111,7 @@ def run(
             figures = {**configuration, "images": len(train.samples), "classes": list(names)}
             return Summary("train-cls", out, figures=figures)
         if not folder.complete:
-            for note in table.notes:
+            for note in (*table.notes, *_advice(config)):
                 reporter.note(note)
             seed_everything(config.seed, 0)
             loaded = start()
@@ -127,6 +127,15 @@ def run(
             clear_resume(out)
     metrics = read_json(out / "metrics.json")
     return Summary("train-cls", out, failures=metrics["failures"], figures=metrics["figures"])
+
+
+def _advice(config: TrainClsConfig) -> list[str]:
+    """What to know about this choice before hours are spent on it."""
+    if config.preset != "scratch" or config.method == "cam":
+        return []
+    return [
+        f"No --weights: {config.method} learns little from scratch (36 against 65 % mIoU of --method cam on sample_data)."
+    ]
 
 
 def _method(
