@@ -134,7 +134,7 @@ def _advice(config: TrainClsConfig) -> list[str]:
     if config.preset != "scratch" or config.method == "cam":
         return []
     return [
-        f"No --weights: {config.method} learns little from scratch (36 against 65 % mIoU of --method cam on sample_data)."
+        f"No --weights: {config.method} learns little from scratch, on sample_data 36 % mIoU where --method cam has 65."
     ]
 
 
