@@ -142,6 +142,10 @@ def test_each_error_has_its_line_and_code(
         ([*CAMS, "--allow-failed", "101%"], "--allow-failed is '101%'"),
         ([*CAMS, "--allow-failed=-1"], "--allow-failed is '-1'"),
         ([*CAMS, "--allow-failed", "nan%"], "--allow-failed is 'nan%'"),
+        ([*CAMS, "--device", "gpu"], "--device is 'gpu'; write auto, cpu, cuda or cuda:1."),
+        (["crf", "cams", "--device", "cuda:"], "--device is 'cuda:'"),
+        (["pseudo-labels", "cams", "--device", "cpu:0"], "--device is 'cpu:0'"),
+        (["eval", "masks", "--truth", "truth", "--device", ""], "--device is ''"),
     ],
 )
 def test_usage_errors_end_with_2(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
 from wsss_cli.cli.console import Console
-from wsss_cli.config import Execution, item_limit
+from wsss_cli.config import Execution, item_limit, require
 from wsss_cli.text import class_names
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 Config = TypeVar("Config")
 SOME_FAILED = 3
 TYPED = ("COMMANDLINE", "ENVIRONMENT")
+DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?", re.ASCII)
 
 
 class Job:
@@ -28,6 +30,8 @@ class Job:
         self._values = dict(values)
         for option in ("allow_failed", "max_failures"):
             self._limit(option, 0)  # refuse a wrong one before any work
+        device = values["device"]
+        require(bool(DEVICE.fullmatch(device)), f"--device is '{device}'; write auto, cpu, cuda or cuda:1.")
         self.execution = self.config(Execution)
         self.console = Console(quiet=values["quiet"], verbose=values["verbose"])
 
