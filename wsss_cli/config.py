@@ -87,6 +87,9 @@ class TrainClsConfig:
         require(self.batch_size >= 1, f"--batch-size is {self.batch_size}; it must be at least 1.")
         require(self.lr > 0, f"--lr is {self.lr}; it must be positive.")
         require(self.image_size >= 32, f"--image-size is {self.image_size}; it must be at least 32.")
+        require(self.weight_decay >= 0, f"--weight-decay is {self.weight_decay}; it must not be negative.")
+        require(self.warmup_epochs >= 0, f"--warmup-epochs is {self.warmup_epochs}; it must not be negative.")
+        require(0 <= self.drop_path < 1, f"--drop-path is {self.drop_path}; it must lie in [0, 1).")
         require(
             self.precision in PRECISIONS,
             f"--precision is '{self.precision}'; choose one of {', '.join(PRECISIONS)}.",
@@ -102,17 +105,20 @@ class CamsConfig:
     scales: tuple[float, ...] = (1.0,)
     flip: bool = True
     stride: int = 4
-    max_side: int = 0  # 0 = the image's own size
+    max_side: int = (
+        1024  # larger images are shrunk to it first; 0: never (attention grows with the 4th power of it)
+    )
     tag_threshold: float = 0.5
     precision: str = "auto"
     options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require(
-            bool(self.scales) and all(s > 0 for s in self.scales),
-            f"--scale is {self.scales}; every scale must be positive.",
+            bool(self.scales) and all(0 < s <= 8 for s in self.scales),
+            f"--scale is {self.scales}; every scale must lie in (0, 8].",
         )
         require(self.stride >= 1, f"--stride is {self.stride}; it must be at least 1.")
+        require(self.max_side >= 0, f"--max-side is {self.max_side}; it must not be negative.")
         require(
             0 <= self.tag_threshold <= 1, f"--tag-threshold is {self.tag_threshold}; it must lie in [0, 1]."
         )

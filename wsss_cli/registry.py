@@ -35,5 +35,10 @@ class Registry:
 def unknown(what: str, name: str, names: tuple[str, ...]) -> str:
     """One sentence about a name that does not exist, with the nearest one that does."""
     near = difflib.get_close_matches(name, names, n=1)
-    hint = f"Did you mean '{near[0]}'?" if near else f"Choose one of: {', '.join(names)}."
+    if near:
+        hint = f"Did you mean '{near[0]}'?"
+    else:
+        hint = (
+            f"Choose one of: {', '.join(names)}." if len(names) <= 30 else "None of the known names is close."
+        )
     return f"Unknown {what} '{name}'. {hint}"

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from wsss_cli.config import CamsConfig, Execution, TrainClsConfig
+from wsss_cli.data import resume
 from wsss_cli.data.cams import Cam, decode_cam
 from wsss_cli.data.checkpoints import encode_checkpoint, read_checkpoint
 from wsss_cli.data.folder import read_item, read_run
@@ -102,18 +103,20 @@ def test_interrupted_training_ends_with_the_same_bytes(
     photos: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed after its first epoch and started again, it resumes there; nothing is left behind."""
-    monkeypatch.setattr(train_cls, "SECONDS_BETWEEN_SAVES", -1.0)
-    saved, steps = train_cls.save_resume, []
+    monkeypatch.setattr(resume, "SECONDS_BETWEEN_SAVES", -1.0)
+    saved, steps = resume.ResumeFile.save, []
 
-    def save_and_die(folder: Path, state: dict[str, Any]) -> None:
-        saved(folder, state)
+    def save_and_die(self: resume.ResumeFile, state: dict[str, Any]) -> None:
+        saved(self, state)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_cls, "save_resume", save_and_die)
+    monkeypatch.setattr(resume.ResumeFile, "save", save_and_die)
     with pytest.raises(KeyboardInterrupt):
         train(photos, tmp_path / "cls")
     assert not (tmp_path / "cls" / "ckpt.pt").exists()
-    monkeypatch.setattr(train_cls, "save_resume", lambda _, state: steps.append(state["epoch"]))
+    with pytest.raises(OutputMismatchError, match="seed"):
+        train(photos, tmp_path / "cls", TrainClsConfig(**{**vars(CONFIG), "seed": 5}))
+    monkeypatch.setattr(resume.ResumeFile, "save", lambda _, state: steps.append(state["epoch"]))
     train(photos, tmp_path / "cls")
     assert steps == [2]
     assert (tmp_path / "cls" / "ckpt.pt").read_bytes() == trained.read_bytes()
@@ -140,6 +143,49 @@ def test_an_unreadable_image_is_left_out_and_named(photos: Path, tmp_path: Path)
     for _ in range(2):
         summary = train(broken, tmp_path / "cls")
         assert list(summary.failures) == ["p0"]
+
+
+def test_overwriting_forgets_an_interrupted_training(photos: Path, trained: Path, tmp_path: Path) -> None:
+    """Another seed's state is never continued: --overwrite starts anew and ends like a clean run."""
+    out = tmp_path / "cls"
+    interrupted = resume.ResumeFile(out, "another work")
+    interrupted._last = float("-inf")
+    interrupted.save({"epoch": 1, "model": {}, "optimizer": {}, "history": [], "scaler": {}})
+    train(photos, out)
+    assert (out / "ckpt.pt").read_bytes() == trained.read_bytes()
+    assert not list(out.glob(".resume*"))
+
+
+def test_classes_restrict_what_is_learned(photos: Path, tmp_path: Path) -> None:
+    """A subset drops the other classes; an unknown one is refused."""
+    train(photos, tmp_path / "cls", classes=["dog"])
+    assert read_checkpoint(tmp_path / "cls" / "ckpt.pt", "classifier").about["classes"] == ["dog"]
+    with pytest.raises(RejectedInputError, match="Unknown class 'unicorn'"):
+        train(photos, tmp_path / "other", classes=["dog", "unicorn"])
+
+
+def test_nothing_left_to_train_on(photos: Path, tmp_path: Path) -> None:
+    """No labelled image is left: an input error before any work."""
+    (tmp_path / "labels.csv").write_text("image,classes\np0.jpg,cat\n")
+    (tmp_path / "list.txt").write_text("p2\n")
+    with pytest.raises(RejectedInputError, match="No image with labels is left"):
+        train_cls.run(
+            photos / "images", tmp_path / "labels.csv", tmp_path / "cls", CONFIG, Execution(device="cpu"), Silent(),
+            listing=tmp_path / "list.txt", unlabelled="skip",
+        )  # fmt: skip
+
+
+def test_a_dangling_link_is_one_bad_item(photos: Path, tmp_path: Path) -> None:
+    """It is left out and named, in training and in cams."""
+    import shutil
+
+    linked = tmp_path / "photos"
+    shutil.copytree(photos, linked)
+    (linked / "images" / "p0.jpg").unlink()
+    (linked / "images" / "p0.jpg").symlink_to("nowhere.jpg")
+    assert list(train(linked, tmp_path / "cls").failures) == ["p0"]
+    summary = localise(tmp_path / "cls" / "ckpt.pt", linked, tmp_path / "cams", labels=linked / "labels.csv")
+    assert list(summary.failures) == ["p0"]
 
 
 def test_validation_scores_tags(photos: Path, tmp_path: Path) -> None:
@@ -179,6 +225,10 @@ def test_without_weights_the_preset_is_the_one_from_scratch(photos: Path, tmp_pa
         ({"options": ("head_lr=fast",)}, UsageError, "takes float"),
         ({"augment": "much"}, UsageError, "--augment"),
         ({"backbone": "tinny"}, UsageError, "Did you mean 'tiny'"),
+        ({"image_size": 100}, UsageError, "multiple of 8"),
+        ({"pretrained": True}, UsageError, "--pretrained downloads"),
+        ({"method": "aream"}, UsageError, "affinity loss would never start"),
+        ({"method": "mct", "options": ("pool=foo",)}, UsageError, "pool is 'foo'"),
     ],
 )
 def test_wrong_settings_write_nothing(
@@ -187,7 +237,7 @@ def test_wrong_settings_write_nothing(
     """One sentence that names the nearest right word."""
     with pytest.raises(error, match=message):
         train(photos, tmp_path / "cls", TrainClsConfig(**{**vars(CONFIG), **changes}))
-    assert not (tmp_path / "cls" / "ckpt.pt").exists()
+    assert not (tmp_path / "cls").exists()
 
 
 def test_cams_of_given_tags(trained: Path, photos: Path, tmp_path: Path) -> None:

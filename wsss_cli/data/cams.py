@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import math
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from wsss_cli.data.folder import StageFolder, read_item
 from wsss_cli.errors import ItemError
 
 _FIELDS = {"maps": "float16", "classes": "int64", "size": "int64", "scores": "float32"}
@@ -123,6 +125,15 @@ def _validate(cam: Cam, classes: int | None) -> None:
         if id_ < 0 or (classes is not None and id_ >= classes):
             top = "" if classes is None else f"..{classes - 1}"
             raise ItemError("cam-invalid", f"class id {id_} out of range 0{top}.")
+
+
+def every_map(folder: StageFolder) -> Iterator[NDArray[np.float32]]:
+    """The maps (K, h, w) of every item of a cams or crf folder that can be read; the stage reports the others."""
+    for id_ in folder.items:
+        try:
+            yield decode_cam(read_item(folder, id_), classes=len(folder.classes)).maps
+        except ItemError:
+            continue
 
 
 def upsample(cam: Cam) -> NDArray[np.float32]:

@@ -99,6 +99,10 @@ def _payload(path: Path) -> bytes:
 
 
 def _open(path: Path, payload: bytes) -> Any:
+    if not payload.startswith((b"PK", b"\x80")):  # neither of the two forms that torch writes
+        raise RejectedInputError(
+            f"{show(path)} is damaged or no checkpoint: it cannot be opened. Make it again."
+        )
     try:
         return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

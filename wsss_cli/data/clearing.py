@@ -11,6 +11,8 @@ from wsss_cli.data.files import remove
 from wsss_cli.errors import OutputMismatchError
 from wsss_cli.text import show
 
+RESUME = ".resume.pt"  # the state of a training that was interrupted
+
 
 def clear(out: Path, stage: str, note: Callable[[str], None]) -> None:
     """Remove the files of the run in `out`: what is listed goes before the list.
@@ -29,6 +31,7 @@ def clear(out: Path, stage: str, note: Callable[[str], None]) -> None:
             remove(out / item.path)
         for name in old["extras"]:
             remove(out / name)
+    remove(out / RESUME)
     remove(out / journals.NAME)
     remove(out / manifests.NAME)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss_cli import __version__
+from wsss_cli.config import item_limit
 from wsss_cli.data.files import parse_json, read_regular_file, sha256
 from wsss_cli.data.journal import NAME as JOURNAL
 from wsss_cli.data.journal import Journal, read_journal
@@ -171,14 +172,7 @@ def refuse_overlap(out: Path, inputs: Mapping[str, Any]) -> None:
 
 def failure_limit(text: str, total: int) -> int | None:
     """How many failed items --max-failures allows: "" no bound, "12", or "5%" of `total` (UsageError)."""
-    if not text:
-        return None
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)%|([0-9]+)", text)
-    if match is None or (match[1] and float(match[1]) > 100):
-        raise UsageError(
-            f"--max-failures is '{show(text)}'; write a number such as 12 or a share such as 5%."
-        )
-    return int(float(match[1]) * total / 100) if match[1] else int(match[2])
+    return item_limit("--max-failures", text, total)
 
 
 def plain(value: Any) -> Any:

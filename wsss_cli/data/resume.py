@@ -3,32 +3,44 @@
 from __future__ import annotations
 
 import io
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from wsss_cli.data.checkpoints import encode_tensors
+from wsss_cli.data.clearing import RESUME
 from wsss_cli.data.files import remove, write_atomic
 
-NAME = ".resume.pt"
+SECONDS_BETWEEN_SAVES = 60.0
 
 
-def save_resume(folder: Path, state: dict[str, Any]) -> None:
-    """Keep `state` (tensors and plain values)."""
-    write_atomic(folder / NAME, encode_tensors(state))
+class ResumeFile:
+    """Keeps the state of a training now and then; when does not change how the training ends.
 
+    `work` names the configuration and the inputs: the state of another training is never continued.
+    """
 
-def load_resume(folder: Path) -> dict[str, Any] | None:
-    """The state kept last; None if there is none, or none that can be read (starting anew ends the same)."""
-    try:
-        payload = (folder / NAME).read_bytes()
-        state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-    except Exception:
-        return None
-    return state
+    def __init__(self, folder: Path, work: str) -> None:
+        self._path, self._work, self._last = folder / RESUME, work, time.monotonic()
+
+    def load(self) -> dict[str, Any] | None:
+        """The state kept last; None if there is none of this work that can be read (starting anew ends the same)."""
+        try:
+            payload = self._path.read_bytes()
+            state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        except Exception:
+            return None
+        return state if state.pop("work", None) == self._work else None
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Keep `state` (tensors and plain values), unless that was done less than a minute ago."""
+        if time.monotonic() - self._last > SECONDS_BETWEEN_SAVES:
+            write_atomic(self._path, encode_tensors({"work": self._work, **state}))
+            self._last = time.monotonic()
 
 
 def clear_resume(folder: Path) -> None:
     """Forget the state."""
-    remove(folder / NAME)
+    remove(folder / RESUME)

@@ -225,6 +225,10 @@ class Run:
         if damaged or self._extras != old["extras"]:
             self._old = {**old, "status": "running"}
 
+    def begin(self) -> None:
+        """Claim the folder before long work: from now on another configuration is refused."""
+        self._begin()
+
     def _begin(self) -> None:
         """Mark the folder as being worked on, before the first change to it."""
         if self._execution.dry_run:

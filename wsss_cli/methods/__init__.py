@@ -66,6 +66,10 @@ class Method(Protocol):
         """Every trainable parameter once."""
         ...
 
+    def require_epochs(self, epochs: int) -> None:
+        """Raise `UsageError` if a training of so many epochs makes no sense."""
+        ...
+
     def begin_epoch(
         self, progress: Progress, calibration: Callable[[], Iterable[tuple[Tensor, Tensor]]]
     ) -> None:

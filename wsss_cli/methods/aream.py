@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from wsss_cli.errors import UsageError
 from wsss_cli.methods import ParamGroup, Progress
 from wsss_cli.nets.backbones.vit import ViT
-from wsss_cli.nets.classifiers import Scores, TokenClassifier
+from wsss_cli.nets.classifiers import POOLS, Scores, TokenClassifier
 from wsss_cli.nets.trainable import token_groups
 from wsss_cli.ops.affinity import affinity_labels, affinity_loss, pixel_labels
 from wsss_cli.ops.attention import (
@@ -67,6 +67,10 @@ class TrainOptions:
     head_lr: float = 1.0
 
     def __post_init__(self) -> None:
+        if self.pool not in POOLS:
+            raise UsageError(f"pool is '{self.pool}'; choose one of {', '.join(POOLS)}.")
+        if self.cls_epochs < 0:
+            raise UsageError(f"cls_epochs is {self.cls_epochs}; it must be at least 0.")
         if self.weights not in ("entropy", "uniform"):
             raise UsageError(f"weights is '{self.weights}'; choose entropy or uniform.")
         if not 0 < self.background_low <= self.background_high < 1:
@@ -109,7 +113,12 @@ SCRATCH = {
 TRAIN_PRESETS: dict[str, dict[str, Any]] = {"default": {}, "scratch": SCRATCH, "paper": PAPER}
 CAMS_PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    "paper": {"scales": (1.0,), "flip": True, "options": {"class_layers": 0, "patch_layers": (0.0, 12.0)}},
+    "paper": {
+        "scales": (1.0,),
+        "flip": True,
+        "max_side": 0,
+        "options": {"class_layers": 0, "patch_layers": (0.0, 12.0)},
+    },
 }
 
 
@@ -199,7 +208,7 @@ class Aream(nn.Module):
         backbone, k = self.classifier.backbone, self.split
         uniform = self.options.weights == "uniform"
         shallow = torch.ones(k) if uniform else 1 - self.layer_weights()[:k]
-        patch_weights = [float(w) / k for w in shallow] + [0.0] * (backbone.layers - k)
+        patch_weights = [w / k for w in shallow.tolist()] + [0.0] * (backbone.layers - k)
         class_weights = last_layers(self.options.class_layers, backbone.layers)
         return AttentionSum(backbone.class_tokens, backbone.prefix, class_weights, patch_weights)
 
@@ -208,6 +217,14 @@ class Aream(nn.Module):
         return [
             ParamGroup(*group) for group in token_groups(self, self.options.token_lr, self.options.head_lr)
         ]
+
+    def require_epochs(self, epochs: int) -> None:
+        """Refuse a training that would end before the affinity loss starts."""
+        if epochs <= self.options.cls_epochs:
+            raise UsageError(
+                f"cls_epochs is {self.options.cls_epochs} and --epochs {epochs}: the affinity loss would never start. "
+                "Lower --set cls_epochs or raise --epochs."
+            )
 
     def begin_epoch(
         self, progress: Progress, calibration: Callable[[], Iterable[tuple[Tensor, Tensor]]]

@@ -14,9 +14,14 @@ from wsss_cli.nets.backbones.load import load_backbone
 
 def rebuild(about: Mapping[str, Any], state: Mapping[str, Tensor]) -> Any:
     """The trained method of a checkpoint, in eval mode; weights that do not fit are a `RejectedInputError`."""
-    module = METHODS.load(about["method"])
-    backbone = load_backbone(about["backbone"]).backbone
-    method = module.build(backbone, len(about["classes"]), module.TrainOptions(**about["options"]))
+    try:
+        module = METHODS.load(about["method"])
+        options = module.TrainOptions(**about["options"])
+        method = module.build(load_backbone(about["backbone"]).backbone, len(about["classes"]), options)
+    except (KeyError, TypeError) as error:
+        raise RejectedInputError(
+            f"The checkpoint lacks or has an unknown entry: {error}. Train it again."
+        ) from error
     try:
         method.load_state_dict(state)
     except RuntimeError as error:

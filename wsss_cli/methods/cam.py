@@ -21,11 +21,9 @@ from wsss_cli.errors import UsageError
 from wsss_cli.methods import ParamGroup, Progress
 from wsss_cli.nets.backbones.cnn import CNN
 from wsss_cli.nets.backbones.vit import ViT
-from wsss_cli.nets.classifiers import PatchClassifier, Scores
+from wsss_cli.nets.classifiers import POOLS, PatchClassifier, Scores
 from wsss_cli.nets.trainable import grouped, is_flat
 from wsss_cli.ops.cam import Localise
-
-POOLS = ("avg", "max", "top")
 
 
 @dataclass(frozen=True)
@@ -81,6 +79,9 @@ class Cam(nn.Module):
             self.named_parameters(), lambda n: factor if "classifier.head" in n else 1.0, is_flat
         )
         return [ParamGroup(*group) for group in groups]
+
+    def require_epochs(self, epochs: int) -> None:
+        """Any number will do."""
 
     def begin_epoch(self, progress: Progress, calibration: Callable[[], Iterable[Any]]) -> None:
         """Nothing changes between epochs."""

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from wsss_cli.errors import UsageError
 from wsss_cli.methods import ParamGroup, Progress
 from wsss_cli.nets.backbones.vit import ViT
-from wsss_cli.nets.classifiers import Scores, TokenClassifier
+from wsss_cli.nets.classifiers import POOLS, Scores, TokenClassifier
 from wsss_cli.nets.trainable import token_groups
 from wsss_cli.ops.attention import AttentionSum, last_layers
 from wsss_cli.ops.cam import Localise
@@ -42,6 +42,10 @@ class TrainOptions:
     token_spread: float = 0.5
     token_lr: float = 30.0
     head_lr: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.pool not in POOLS:
+            raise UsageError(f"pool is '{self.pool}'; choose one of {', '.join(POOLS)}.")
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,10 @@ SCRATCH = {
     "options": {"pool": "top", "token_lr": 1.0},
 }  # fmt: skip
 TRAIN_PRESETS: dict[str, dict[str, Any]] = {"default": {}, "scratch": SCRATCH, "paper": PAPER}
-CAMS_PRESETS: dict[str, dict[str, Any]] = {"default": {}, "paper": {}}
+CAMS_PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": {"scales": (1.0,), "flip": True, "max_side": 0},
+}
 
 
 class Mct(nn.Module):
@@ -95,6 +102,9 @@ class Mct(nn.Module):
         return [
             ParamGroup(*group) for group in token_groups(self, self.options.token_lr, self.options.head_lr)
         ]
+
+    def require_epochs(self, epochs: int) -> None:
+        """Any number will do."""
 
     def begin_epoch(self, progress: Progress, calibration: Callable[[], Iterable[Any]]) -> None:
         """Nothing changes between epochs."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from wsss_cli.nets.backbones.cnn import CNN
 from wsss_cli.nets.backbones.vit import Observer, ViT
 
+POOLS = ("avg", "max", "top")
 TOP_SHARE = 0.1  # of the positions, for the pool "top"
 
 

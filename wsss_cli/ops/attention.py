@@ -20,7 +20,8 @@ def head_mean(logits: Tensor) -> Tensor:
 def refine(maps: Tensor, affinity: Tensor) -> Tensor:
     """X'[b,c,m] = Σ_n R[b,m,n] X[b,c,n]; maps (B, C, h, w), affinity (B, P, P) -> (B, C, h, w)."""
     batch, classes, height, width = maps.shape
-    refined = torch.einsum("bmn,bcn->bcm", affinity, maps.flatten(2))
+    with torch.autocast(maps.device.type, enabled=False):  # sums over thousands of patches want fp32
+        refined = torch.einsum("bmn,bcn->bcm", affinity, maps.flatten(2))
     return refined.reshape(batch, classes, height, width)
 
 

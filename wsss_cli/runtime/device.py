@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -19,6 +20,8 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise UsageError(f"Unknown device '{name}'. Use auto, cpu, cuda or cuda:1.") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device is '{name}'; use auto, cpu, cuda or cuda:1.")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise EnvironmentProblemError(f"--device is '{name}', but torch sees no GPU here. Use --device cpu.")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
@@ -51,3 +54,10 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, dtype=_TYPES[precision])
+
+
+def loading_processes(workers: int, device: torch.device) -> int:
+    """How many processes load images: they pay where the network runs elsewhere; on a CPU they take its cores."""
+    if workers:
+        return workers
+    return min(8, os.cpu_count() or 1) if device.type == "cuda" else 0

@@ -40,6 +40,7 @@ class State:
     model: dict[str, Tensor] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
+    scaler: dict[str, Any] = field(default_factory=dict)  # of fp16
 
 
 def learning_rate(recipe: Recipe, epoch: int, step: int, steps: int) -> float:
@@ -126,10 +127,11 @@ def fit(
         ],
         lr=recipe.lr,
     )
+    scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
     if state.model:
         model.load_state_dict(state.model)
         optimizer.load_state_dict(state.optimizer)
-    scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
+        scaler.load_state_dict(state.scaler)
     steps, stream_of_batches = stream(state.epoch)
     for epoch in range(state.epoch, recipe.epochs):
         seed_everything(recipe.seed, epoch, 1)
@@ -146,7 +148,8 @@ def fit(
             sums = {name: sums.get(name, 0.0) + value / steps for name, value in figures.items()}
             advance(figures)
         row = {"epoch": epoch + 1, "lr": rate, **{name: round(value, 6) for name, value in sums.items()}}
-        state = State(epoch + 1, model.state_dict(), optimizer.state_dict(), [*state.history, row])
+        history = [*state.history, row]
+        state = State(epoch + 1, model.state_dict(), optimizer.state_dict(), history, scaler.state_dict())
         after_epoch(state)
     return state
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from wsss_cli.config import CamsConfig, Execution, as_dict, choose_preset, method_options, resolve
 from wsss_cli.data.cams import Cam, encode_cam
 from wsss_cli.data.checkpoints import Checkpoint, read_checkpoint
-from wsss_cli.data.files import sha256_file
-from wsss_cli.data.images import read_image
+from wsss_cli.data.files import sha256
+from wsss_cli.data.images import read_image, read_regular
 from wsss_cli.data.run import Run
 from wsss_cli.data.samples import Sample, Unlabelled, find_images, match, select
 from wsss_cli.errors import ItemError, RejectedInputError
@@ -141,6 +141,10 @@ def _work(
     table = read_labels(labels, format=label_format)
     inputs["labels"] = {"path": str(labels.resolve()), "fingerprint": table.fingerprint}
     found = match(table, samples, names, unlabelled, ids)
+    if not found:
+        raise RejectedInputError(
+            "No image with labels is left to localise. Check --list, --labels and --unlabelled."
+        )
     tags = {id_: tuple(c for c in classes if c in kept) for id_, classes in found.items()}
     return _Work([sample for sample in chosen if sample.id in tags], tags, inputs, tuple(table.notes))
 
@@ -164,9 +168,7 @@ def _localise_all(folder: Run, work: _Work, localiser: _Localiser, reporter: Rep
 
 def _localise_one(folder: Run, sample: Sample, tags: tuple[int, ...] | None, localiser: _Localiser) -> None:
     asked = "predicted" if tags is None else ",".join(map(str, tags))
-    if sample.path.is_file() and folder.finished(
-        sample.id, {"image": sha256_file(sample.path), "tags": asked}
-    ):
+    if folder.finished(sample.id, {"image": sha256(read_regular(sample.path)), "tags": asked}):
         return
     image, digest = read_image(sample.path)
     cam = localiser.cam(image, tags)
@@ -213,13 +215,19 @@ class _Localiser:
 
     def _maps(self, picture: Tensor, keys: list[int], size: tuple[int, int]) -> NDArray[np.float32]:
         stride = self.method.classifier.backbone.stride
+
+        def wanted(view: Tensor) -> Tensor:
+            return self.localise(view)[
+                :, keys
+            ]  # before anything is resized: there may be hundreds of classes
+
         try:
-            maps = multi_scale(
-                self.localise, self._bounded(picture), self.config.scales, self.config.flip, stride
-            )
-        except torch.OutOfMemoryError as error:
+            maps = multi_scale(wanted, self._bounded(picture), self.config.scales, self.config.flip, stride)
+        except RuntimeError as error:
+            if "memory" not in str(error):
+                raise
             raise ItemError("memory", "The image does not fit into memory. Pass --max-side.") from error
-        result: NDArray[np.float32] = resize(normalise(maps[:, keys].float()), size)[0].cpu().numpy()
+        result: NDArray[np.float32] = resize(normalise(maps.float()), size)[0].cpu().numpy()
         return result
 
     def _normalised(self, image: NDArray[np.uint8]) -> Tensor:

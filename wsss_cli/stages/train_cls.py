@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import os
-import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,30 +21,27 @@ from wsss_cli.config import (
     resolve,
 )
 from wsss_cli.data.checkpoints import encode_checkpoint, encode_safetensors, read_weights
-from wsss_cli.data.files import json_bytes, read_json, sha256_file
-from wsss_cli.data.images import read_image
-from wsss_cli.data.resume import clear_resume, load_resume, save_resume
+from wsss_cli.data.files import json_bytes, read_json, sha256
+from wsss_cli.data.images import read_image, read_regular
+from wsss_cli.data.resume import ResumeFile, clear_resume
 from wsss_cli.data.run import Run
 from wsss_cli.data.samples import Sample, Unlabelled, find_images, match, select
 from wsss_cli.errors import ItemError, RejectedInputError
-from wsss_cli.labels import read_labels
+from wsss_cli.labels import Labels, read_labels
 from wsss_cli.methods import METHODS, Progress
-from wsss_cli.nets.backbones.load import Loaded, load_backbone, resolve_name
+from wsss_cli.nets.backbones.load import NORMALISATIONS, Loaded, load_backbone, resolve_name
 from wsss_cli.ops.crops import AUGMENTS, shorter_side, training_view
 from wsss_cli.ops.metrics import average_precision
+from wsss_cli.registry import unknown
 from wsss_cli.reporter import Reporter
-from wsss_cli.runtime.device import choose_device, choose_precision
+from wsss_cli.runtime.device import choose_device, choose_precision, loading_processes
 from wsss_cli.runtime.seed import seed_everything
 from wsss_cli.runtime.tag_batches import TaggedImages, plain_batches
 from wsss_cli.runtime.train_loop import SCHEDULES, Recipe, State, batches, fit, to_device
 from wsss_cli.summary import Summary
 
-NORMALISATIONS = {
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "half": ((0.5,) * 3, (0.5,) * 3),
-}
+MEMORY = 2 << 30  # bytes of decoded pictures to keep, all loading processes together
 CALIBRATION_IMAGES = 512  # layer entropies settle long before
-SECONDS_BETWEEN_SAVES = 60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +52,19 @@ class _Tagged:
     targets: np.ndarray[Any, np.dtype[np.float32]]
 
     def fingerprint(self) -> str:
+        """Of the ids, the bytes and the targets; what cannot be read counts as such."""
         lines = [
-            f"{s.id} {sha256_file(s.path)} {t.tolist()}\n"
+            f"{s.id} {_digest(s.path)} {t.tolist()}\n"
             for s, t in zip(self.samples, self.targets, strict=True)
         ]
-        return hashlib.sha256("".join(lines).encode()).hexdigest()
+        return sha256("".join(lines).encode())
+
+
+def _digest(path: Path) -> str:
+    try:
+        return sha256(read_regular(path))
+    except ItemError as error:
+        return error.reason
 
 
 def run(
@@ -84,24 +86,27 @@ def run(
 ) -> Summary:
     """Train and write ckpt.pt, ckpt.safetensors and metrics.json; figures: the losses, and mAP on `val_listing`."""
     device = choose_device(execution.device)
-    config, build, options = _method(config, given, weights, device)
+    config, options, module = _method(config, given, weights, device)
     table = read_labels(labels, format=label_format)
-    names = tuple(classes or table.classes)
+    names = _names(classes, table)
     samples = find_images(images)
 
     def tagged(chosen: Path | None, bound: int | None) -> _Tagged:
         ids = select([sample.id for sample in samples], chosen, bound, str(images))
-        return _pair(samples, match(table, samples, names, unlabelled, ids), len(names))
+        return _pair(samples, match(_restricted(table, names), samples, names, unlabelled, ids), names)
 
     train = tagged(listing, limit)
     val = tagged(val_listing, None) if val_listing else None
-    start, weights_input = _start(config, weights)
-    inputs = {
+    loaded, inputs = _start(config, weights)
+    method = module.build(loaded.backbone, len(names), options)
+    _require_fit(config, method)
+    inputs |= {
         "images": {"path": str(images.resolve()), "fingerprint": train.fingerprint()},
         "labels": {"path": str(labels.resolve()), "fingerprint": table.fingerprint},
-        **weights_input,
     }
-    configuration = {**as_dict(config), "options": options}
+    if val is not None:
+        inputs["val"] = {"path": str(val_listing), "fingerprint": val.fingerprint()}
+    configuration = {**as_dict(config), "options": dataclasses.asdict(options)}
     facts = {"images": str(images.resolve()), "method": config.method}
     with Run(
         out, "train-cls", configuration=configuration, classes=names, inputs=inputs, ids=(), facts=facts,
@@ -111,22 +116,49 @@ def run(
             figures = {**configuration, "images": len(train.samples), "classes": list(names)}
             return Summary("train-cls", out, figures=figures)
         if not folder.complete:
-            for note in (*table.notes, *_advice(config)):
+            for note in (*table.notes, *_advice(config), *_overlap(train, val)):
                 reporter.note(note)
-            seed_everything(config.seed, 0)
-            loaded = start()
-            training = _Training(
-                config, loaded, build(loaded.backbone, len(names)), device, execution, reporter
+            folder.begin()
+            work = sha256(
+                json_bytes([configuration, names, [entry["fingerprint"] for entry in inputs.values()]])
             )
-            metrics = training.run(out, train, val, names)
-            state = training.method.state_dict()
-            about = {**training.about, "classes": list(names), "options": options}
-            folder.extra("ckpt.pt", encode_checkpoint(about, state))
-            folder.extra("ckpt.safetensors", encode_safetensors(state))
+            training = _Training(config, loaded, method, device, execution, reporter)
+            metrics = training.run(ResumeFile(out, work), train, val, names)
+            about = {**training.about, "classes": list(names), "options": dataclasses.asdict(options)}
+            folder.extra("ckpt.pt", encode_checkpoint(about, method.state_dict()))
+            folder.extra("ckpt.safetensors", encode_safetensors(method.state_dict()))
             folder.extra("metrics.json", json_bytes(metrics))
-            clear_resume(out)
+    clear_resume(out)
     metrics = read_json(out / "metrics.json")
     return Summary("train-cls", out, failures=metrics["failures"], figures=metrics["figures"])
+
+
+def _names(classes: Sequence[str] | None, table: Labels) -> tuple[str, ...]:
+    for name in classes or ():
+        if name not in table.classes:
+            raise RejectedInputError(unknown("class", name, table.classes))
+    return tuple(classes or table.classes)
+
+
+def _restricted(table: Labels, names: Sequence[str]) -> Labels:
+    """The labels without the classes that are not asked for."""
+    kept = frozenset(names)
+    return dataclasses.replace(table, table={id_: found & kept for id_, found in table.table.items()})
+
+
+def _require_fit(config: TrainClsConfig, method: Any) -> None:
+    """Refuse before any work what could not be trained."""
+    stride = method.classifier.backbone.stride
+    require(
+        config.image_size % stride == 0,
+        f"--image-size is {config.image_size}; with {config.backbone} it must be a multiple of {stride}.",
+    )
+    method.require_epochs(config.epochs)
+
+
+def _overlap(train: _Tagged, val: _Tagged | None) -> list[str]:
+    shared = {sample.id for sample in train.samples} & {sample.id for sample in (val.samples if val else ())}
+    return [f"{len(shared)} images are both trained on and scored: mAP will flatter."] if shared else []
 
 
 def _advice(config: TrainClsConfig) -> list[str]:
@@ -140,21 +172,15 @@ def _advice(config: TrainClsConfig) -> list[str]:
 
 def _method(
     config: TrainClsConfig, given: Collection[str], weights: Path | None, device: torch.device
-) -> tuple[TrainClsConfig, Callable[[Any, int], Any], dict[str, Any]]:
-    """The configuration in full, what builds the method's network, and the method's own options."""
+) -> tuple[TrainClsConfig, Any, Any]:
+    """The configuration in full, the method's own options, and the method's module."""
     module = METHODS.load(config.method)
     if config.preset == "auto":
         from_scratch = weights is None and not config.pretrained
-        fitting = "scratch" if from_scratch and "scratch" in module.TRAIN_PRESETS else "default"
-        config = dataclasses.replace(config, preset=fitting)
+        config = dataclasses.replace(config, preset="scratch" if from_scratch else "default")
     preset = choose_preset(module.TRAIN_PRESETS, config.preset)
     options = method_options(module.TrainOptions, preset, config.options)
-    config = _resolved(config, preset, given, weights, device)
-    return (
-        config,
-        lambda backbone, classes: module.build(backbone, classes, options),
-        dataclasses.asdict(options),
-    )
+    return _resolved(config, preset, given, weights, device), options, module
 
 
 def _resolved(
@@ -174,28 +200,28 @@ def _resolved(
         f"--normalisation is '{config.normalisation}'; choose one of {', '.join(known)}.",
     )
     precision = choose_precision(config.precision, device, training=True)
-    return dataclasses.replace(config, backbone=resolve_name(config.backbone, weights), precision=precision)
+    backbone = resolve_name(config.backbone, weights, pretrained=config.pretrained)
+    return dataclasses.replace(config, backbone=backbone, precision=precision)
 
 
-def _start(config: TrainClsConfig, weights: Path | None) -> tuple[Callable[[], Loaded], dict[str, Any]]:
-    """What builds the backbone, and the weights as an input of the run."""
+def _start(config: TrainClsConfig, weights: Path | None) -> tuple[Loaded, dict[str, Any]]:
+    """The backbone to start from, and its weights as an input of the run."""
     state, digest = read_weights(weights) if weights is not None else (None, "")
-
-    def start() -> Loaded:
-        loaded = load_backbone(
-            config.backbone, weights=state, pretrained=config.pretrained, drop_path=config.drop_path
-        )
-        mean, std = NORMALISATIONS.get(config.normalisation, (loaded.mean, loaded.std))
-        return Loaded(loaded.backbone, mean, std)
-
-    return start, {} if weights is None else {
+    seed_everything(config.seed, 0)
+    loaded = load_backbone(
+        config.backbone, weights=state, pretrained=config.pretrained, drop_path=config.drop_path,
+        normalisation=config.normalisation,
+    )  # fmt: skip
+    return loaded, {} if weights is None else {
         "weights": {"path": str(weights.resolve()), "fingerprint": digest}
     }
 
 
-def _pair(samples: Sequence[Sample], tags: dict[str, tuple[int, ...]], classes: int) -> _Tagged:
+def _pair(samples: Sequence[Sample], tags: dict[str, tuple[int, ...]], names: Sequence[str]) -> _Tagged:
     kept = [sample for sample in samples if sample.id in tags]
-    targets = np.zeros((len(kept), classes), dtype=np.float32)
+    if not kept:
+        raise RejectedInputError("No image with labels is left. Check --list, --labels and --unlabelled.")
+    targets = np.zeros((len(kept), len(names)), dtype=np.float32)
     for row, sample in enumerate(kept):
         targets[row, list(tags[sample.id])] = 1
     return _Tagged(kept, targets)
@@ -216,7 +242,7 @@ class _Training:
         self.config, self.device, self.reporter = config, device, reporter
         self.mean, self.std = loaded.mean, loaded.std
         self.method = method.to(device)
-        self.workers = _loaders(execution.workers, device)
+        self.workers = loading_processes(execution.workers, device)
         self.plain = training_view("none", config.image_size, loaded.mean, loaded.std)
         self.failures: dict[str, str] = {}
 
@@ -229,15 +255,17 @@ class _Training:
             "mean": list(self.mean), "std": list(self.std), "configuration": as_dict(config),
         }  # fmt: skip
 
-    def run(self, out: Path, train: _Tagged, val: _Tagged | None, names: Sequence[str]) -> dict[str, Any]:
+    def run(
+        self, kept: ResumeFile, train: _Tagged, val: _Tagged | None, names: Sequence[str]
+    ) -> dict[str, Any]:
         """Train; the metrics: one row an epoch, final figures, and images that could not be read."""
         data = self._data(train)
+        unseen = None if val is None else self._data(val)
         recipe = Recipe(
             self.config.epochs, self.config.batch_size, self.config.lr, self.config.weight_decay,
             self.config.warmup_epochs, self.config.schedule, self.config.precision, self.config.seed,
         )  # fmt: skip
-        kept = load_resume(out)
-        state = State(**kept) if kept else State()
+        state = State(**(kept.load() or {}))
         steps = len(data) // min(recipe.batch_size, len(data))
         self.reporter.start("training steps", steps * (recipe.epochs - state.epoch))
         state = fit(
@@ -246,11 +274,12 @@ class _Training:
             before_epoch=lambda epoch: self.method.begin_epoch(
                 Progress(epoch, recipe.epochs, epoch * steps, recipe.epochs * steps), lambda: self._calibration(data)
             ),
-            after_epoch=_Saver(out), advance=lambda figures: self.reporter.advance(1, **figures),
+            after_epoch=lambda now: kept.save(dataclasses.asdict(now)),
+            advance=lambda figures: self.reporter.advance(1, **figures),
         )  # fmt: skip
         figures: dict[str, Any] = {key: value for key, value in state.history[-1].items() if key != "lr"}
-        if val is not None:
-            figures |= self._scores(self._data(val), names)
+        if unseen is not None:
+            figures |= self._scores(unseen, names)
         return {"figures": figures, "failures": self.failures, "history": state.history}
 
     def _data(self, tagged: _Tagged) -> TaggedImages:
@@ -264,7 +293,7 @@ class _Training:
             )
         return TaggedImages(
             _Reader([tagged.samples[index].path for index in good]), tagged.targets[good],
-            _Shrink(config.image_size * 8 // 7), view, config.seed,
+            _Shrink(config.image_size * 8 // 7), view, config.seed, MEMORY // max(1, self.workers),
         )  # fmt: skip
 
     def _readable(self, sample: Sample) -> bool:
@@ -318,22 +347,3 @@ class _Shrink:
 
     def __call__(self, picture: Tensor) -> Tensor:
         return shorter_side(picture, self.side)
-
-
-class _Saver:
-    """Keeps the state of a training now and then; when does not change how it ends."""
-
-    def __init__(self, out: Path) -> None:
-        self.out, self.last = out, time.monotonic()
-
-    def __call__(self, state: State) -> None:
-        if time.monotonic() - self.last > SECONDS_BETWEEN_SAVES:
-            save_resume(self.out, dataclasses.asdict(state))
-            self.last = time.monotonic()
-
-
-def _loaders(workers: int, device: torch.device) -> int:
-    """Loading processes: they pay where the network runs elsewhere; on a CPU they only take its cores."""
-    if workers:
-        return workers
-    return min(8, os.cpu_count() or 1) if device.type == "cuda" else 0

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,28 +17,23 @@ from wsss_cli.data.checkpoints import encode_checkpoint, encode_safetensors, rea
 from wsss_cli.data.files import json_bytes, sha256
 from wsss_cli.data.folder import read_run
 from wsss_cli.data.mask_pairs import MaskPairs, look_at_pairs
-from wsss_cli.data.resume import clear_resume, load_resume, save_resume
+from wsss_cli.data.resume import ResumeFile, clear_resume
 from wsss_cli.data.run import Run
 from wsss_cli.data.samples import select
 from wsss_cli.errors import RejectedInputError, TooManyFailuresError
-from wsss_cli.nets.backbones.load import Loaded, resolve_name
+from wsss_cli.nets.backbones.load import NORMALISATIONS, Loaded, resolve_name
 from wsss_cli.nets.backbones.vit import ViT
 from wsss_cli.nets.segmenters import Segmenter, load_trunk
 from wsss_cli.ops.augment import JointView, bounded_size, resize_pair
 from wsss_cli.ops.segmentation import pixel_loss
 from wsss_cli.reporter import Reporter
-from wsss_cli.runtime.device import choose_device, choose_precision
+from wsss_cli.runtime.device import choose_device, choose_precision, loading_processes
 from wsss_cli.runtime.mask_batches import MaskedImages, Pair
 from wsss_cli.runtime.seed import seed_everything
 from wsss_cli.runtime.train_loop import SCHEDULES, Recipe, State, batches, fit, to_device
 from wsss_cli.summary import Summary
 from wsss_cli.text import show
 
-NORMALISATIONS = {
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "half": ((0.5,) * 3, (0.5,) * 3),
-}
-SECONDS_BETWEEN_SAVES = 60.0
 STEP = 32  # crop sizes are multiples of it, as every backbone likes them
 
 
@@ -78,12 +71,13 @@ def run(
             figures = {**configuration, "images": len(pairs.sizes), "classes": list(folder.classes)}
             return Summary("train-seg", out, failures=pairs.failures, figures=figures)
         if not stage.complete:
+            stage.begin()
             work = sha256(json_bytes([configuration, [entry["fingerprint"] for entry in inputs.values()]]))
             seed_everything(config.seed, 0)
             loaded = start()
             segmenter = Segmenter(loaded.backbone, len(folder.classes))
             training = _Training(config, loaded, segmenter, device, execution, reporter)
-            metrics = training.run(_Saver(out, work), pairs)
+            metrics = training.run(ResumeFile(out, work), pairs)
             state = segmenter.state_dict()
             stage.extra(
                 "ckpt.pt", encode_checkpoint({**training.about, "classes": list(folder.classes)}, state)
@@ -170,7 +164,7 @@ class _Training:
         self.config, self.device, self.reporter = config, device, reporter
         self.mean, self.std = loaded.mean, loaded.std
         self.segmenter = segmenter.to(device)
-        self.workers = _loaders(execution.workers, device)
+        self.workers = loading_processes(execution.workers, device)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -183,7 +177,7 @@ class _Training:
             "configuration": as_dict(config),
         }  # fmt: skip
 
-    def run(self, saver: _Saver, pairs: MaskPairs) -> dict[str, Any]:
+    def run(self, kept: ResumeFile, pairs: MaskPairs) -> dict[str, Any]:
         """Train; the metrics: one row an epoch, final figures, and images that could not be used."""
         config = self.config
         longest = max(max(bounded_size(size, config.max_side)) for size in pairs.sizes.values())
@@ -195,7 +189,7 @@ class _Training:
             config.epochs, config.batch_size, config.lr, config.weight_decay,
             config.warmup_epochs, config.schedule, config.precision, config.seed,
         )  # fmt: skip
-        state = saver.load()
+        state = State(**(kept.load() or {}))
         steps = len(data) // min(recipe.batch_size, len(data))
         self.reporter.start("training steps", steps * (recipe.epochs - state.epoch))
 
@@ -206,36 +200,10 @@ class _Training:
         state = fit(
             self.segmenter, losses, self.segmenter.param_groups(config.head_lr),
             lambda epoch: batches(data, recipe, epoch, self.workers), recipe, state, device=self.device,
-            before_epoch=lambda _: None, after_epoch=saver,
+            before_epoch=lambda _: None,
+            after_epoch=lambda now: kept.save(dataclasses.asdict(now)),
             advance=lambda figures: self.reporter.advance(1, **figures),
         )  # fmt: skip
         figures = {key: value for key, value in state.history[-1].items() if key != "lr"}
         figures |= {"images": len(data), "crop": side}
         return {"figures": figures, "failures": pairs.failures, "history": state.history}
-
-
-class _Saver:
-    """Keeps the state of a training now and then; when does not change how it ends.
-
-    `work` names the configuration and the inputs: the state of another training is not continued.
-    """
-
-    def __init__(self, out: Path, work: str) -> None:
-        self.out, self.work, self.last = out, work, time.monotonic()
-
-    def __call__(self, state: State) -> None:
-        if time.monotonic() - self.last > SECONDS_BETWEEN_SAVES:
-            save_resume(self.out, {"work": self.work, **dataclasses.asdict(state)})
-            self.last = time.monotonic()
-
-    def load(self) -> State:
-        """The state kept last, or a new one."""
-        kept = load_resume(self.out) or {}
-        return State(**kept) if kept.pop("work", "") == self.work else State()
-
-
-def _loaders(workers: int, device: torch.device) -> int:
-    """Loading processes: they pay where the network runs elsewhere; on a CPU they only take its cores."""
-    if workers:
-        return workers
-    return min(8, os.cpu_count() or 1) if device.type == "cuda" else 0

@@ -10,13 +10,14 @@ import timm
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from wsss_cli.errors import RejectedInputError, UsageError
+from wsss_cli.errors import EnvironmentProblemError, RejectedInputError, UsageError
 from wsss_cli.nets.backbones import BACKBONES
 from wsss_cli.nets.backbones.cnn import CNN
 from wsss_cli.nets.backbones.vit import ViT
 from wsss_cli.registry import unknown
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+NORMALISATIONS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "half": ((0.5,) * 3, (0.5,) * 3)}
 
 
 class Loaded(NamedTuple):
@@ -27,12 +28,23 @@ class Loaded(NamedTuple):
     std: tuple[float, ...]
 
 
-def resolve_name(name: str, weights: Path | None) -> str:
-    """`auto` is the timm network that the weights file is named after, or `tiny` without weights."""
-    if name != "auto":
-        return name
-    if weights is None:
-        return "tiny"
+def resolve_name(name: str, weights: Path | None, *, pretrained: bool = False) -> str:
+    """`auto` is the timm network that the weights file is named after, or `tiny` without weights.
+
+    A name that does not exist, or a download of a network that timm has no weights for, is a `UsageError`.
+    """
+    if pretrained and (weights is not None or name in ("auto", *BACKBONES.names())):
+        raise UsageError(
+            "--pretrained downloads timm's weights: name a timm network with --backbone, without --weights."
+        )
+    if name == "auto":
+        name = "tiny" if weights is None else _named_after(weights)
+    if name not in BACKBONES.names() and not timm.is_model(name):
+        raise UsageError(unknown("backbone", name, (*BACKBONES.names(), *timm.list_models())))
+    return name
+
+
+def _named_after(weights: Path) -> str:
     known = [model for model in timm.list_models() if weights.name.startswith(model)]
     if not known:
         raise UsageError(
@@ -47,6 +59,7 @@ def load_backbone(
     weights: Mapping[str, Tensor] | None = None,
     pretrained: bool = False,
     drop_path: float = 0.0,
+    normalisation: str = "auto",
 ) -> Loaded:
     """Build the backbone `name`; `weights` is a state dict, whose classifier head is left out.
 
@@ -60,6 +73,7 @@ def load_backbone(
         _fill(model, weights, name)
     source = getattr(model, "pretrained_cfg", None) or {}
     mean, std = tuple(source.get("mean", IMAGENET_MEAN)), tuple(source.get("std", IMAGENET_STD))
+    mean, std = NORMALISATIONS.get(normalisation, (mean, std))
     if isinstance(model, VisionTransformer):
         return Loaded(ViT(model), mean, std)
     return Loaded(CNN(model, _stride(model), frozen_statistics=pretrained or weights is not None), mean, std)
@@ -80,6 +94,10 @@ def _timm(name: str, *, pretrained: bool, drop_path: float) -> nn.Module:
             return timm.create_model(name, pretrained=pretrained, num_classes=0, **extra)
         except (TypeError, NotImplementedError):  # this family has no such argument
             continue
+        except OSError as error:
+            raise EnvironmentProblemError(
+                f"timm cannot download the weights of '{name}'. Pass a file with --weights."
+            ) from error
     raise UsageError(f"timm cannot build '{name}' without its classifier. Choose another --backbone.")
 
 
