@@ -19,3 +19,4 @@ class Summary:
     counts: Counts | None = None
     failures: dict[str, str] = field(default_factory=dict)  # id -> reason and sentence
     figures: dict[str, Any] = field(default_factory=dict)
+    total: int | None = None  # of a stage without counts: how many items there were, failed ones among them

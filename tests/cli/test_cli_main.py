@@ -269,6 +269,17 @@ def test_failed_items_end_with_3_unless_allowed(
     assert ("error[E_ITEM]: 2 of 4 items failed" in err) == (code == 3)
 
 
+@pytest.mark.parametrize(("allowed", "code"), [("4%", 3), ("5%", 0)])
+def test_a_share_is_of_all_items(
+    allowed: str, code: int, pretend: Callable[..., Fake], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A training has no counts: a share of its failures is a share of the images that it looked at."""
+    pretend(summary(counts=None, failures={"a": "x"}, total=20))
+
+    assert main([*CAMS, "--allow-failed", allowed]) == code
+    assert ("1 of 20 items failed" in capsys.readouterr().err) == (code == 3)
+
+
 def test_failures_are_shortened_unless_verbose(
     pretend: Callable[..., Fake], capsys: pytest.CaptureFixture[str]
 ) -> None:

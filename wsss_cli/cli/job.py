@@ -61,17 +61,14 @@ class Job:
         text = self._values["classes"]
         return None if text is None else class_names(text.split(","), "--classes")
 
-    def finish(self, summary: Summary, total: int = 0) -> None:
-        """Show the summary; end with exit 3 when more items failed than are allowed.
-
-        `total` is the number of items of a summary that counts none.
-        """
+    def finish(self, summary: Summary) -> None:
+        """Show the summary; end with exit 3 when more items failed than are allowed."""
         if self._values["as_json"]:
             self.console.write_json(summary)
         else:
             self.console.show_summary(summary, dry_run=self.execution.dry_run)
         failed = summary.counts.failed if summary.counts else len(summary.failures)
-        total = summary.counts.total if summary.counts else max(total, failed)
+        total = summary.counts.total if summary.counts else max(summary.total or 0, failed)
         if failed > (self._limit("allow_failed", total) or 0):
             self.console.show_failed(failed, total, summary.out)
             raise typer.Exit(SOME_FAILED)

@@ -136,7 +136,7 @@ def run(
             pipeline.add("predictions", predict.run, PredictConfig, checkpoint, images, **chosen)
             if val_listing:
                 pipeline.score("predictions", "val")
-    job.finish(pipeline.summary(), pipeline.images)
+    job.finish(pipeline.summary())
 
 
 class Pipeline:
@@ -172,7 +172,8 @@ class Pipeline:
     @property
     def images(self) -> int:
         """The number of images in the largest stage."""
-        return max((said.counts.total for said in self._said.values() if said.counts), default=0)
+        every = self._said.values()
+        return max((said.counts.total if said.counts else said.total or 0 for said in every), default=0)
 
     def summary(self) -> Summary:
         """What failed and where first, and the mIoU of every stage that was scored."""
@@ -189,4 +190,5 @@ class Pipeline:
                 "miou": {name.removeprefix(SCORED): miou for name, miou in scores.items()},
                 "stages": stages,
             },
+            total=self.images,
         )
