@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss_cli.config import CRF_PRESETS, CrfConfig, Execution, as_dict, choose_preset, resolve
-from wsss_cli.data.cams import decode_cam, encode_cam, upsample
+from wsss_cli.data.cams import decode_cam, encode_cam, every_map, upsample
 from wsss_cli.data.folder import StageFolder, read_item, read_run
 from wsss_cli.data.images import read_image
 from wsss_cli.data.run import Run
@@ -110,15 +110,7 @@ def _threshold(folder: StageFolder, config: CrfConfig) -> float:
         return float(config.threshold)
     if config.background == "power":
         return 0.0  # not used
-    return round(WIDER * automatic_threshold(_all_maps(folder)), 3)
-
-
-def _all_maps(folder: StageFolder) -> Iterator[NDArray[np.float32]]:
-    for id_ in folder.items:
-        try:
-            yield decode_cam(read_item(folder, id_), classes=len(folder.classes)).maps
-        except ItemError:
-            continue  # it will be reported when its turn comes
+    return round(WIDER * automatic_threshold(every_map(folder)), 3)
 
 
 def _inputs(folder: StageFolder, id_: str) -> dict[str, str]:

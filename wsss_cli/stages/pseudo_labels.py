@@ -7,7 +7,6 @@ marginal.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss_cli.config import Execution, PseudoLabelsConfig, as_dict
-from wsss_cli.data.cams import Cam, decode_cam, upsample
+from wsss_cli.data.cams import Cam, decode_cam, every_map, upsample
 from wsss_cli.data.folder import StageFolder, read_item, read_run
 from wsss_cli.data.masks import Mask, classes_txt, encode_mask, ignore_value
 from wsss_cli.data.run import Run
@@ -89,15 +88,7 @@ def _rule(folder: StageFolder, config: PseudoLabelsConfig) -> Rule:
         return Rule("given", float(config.threshold), config.ignore_band)
     if folder.stage == "crf":
         return Rule("argmax", None, config.ignore_band)
-    return Rule("otsu", round(automatic_threshold(_all_maps(folder)), 3), config.ignore_band)
-
-
-def _all_maps(folder: StageFolder) -> Iterator[NDArray[np.float32]]:
-    for id_ in folder.items:
-        try:
-            yield decode_cam(read_item(folder, id_), classes=len(folder.classes)).maps
-        except ItemError:
-            continue  # it will be reported when its turn comes
+    return Rule("otsu", round(automatic_threshold(every_map(folder)), 3), config.ignore_band)
 
 
 def _inputs(folder: StageFolder, id_: str) -> dict[str, str]:
