@@ -113,10 +113,30 @@ def test_presets_name_fields_and_pass_their_checks() -> None:
 
 
 def test_the_automatic_threshold_is_recorded(cams: Path, tmp_path: Path) -> None:
-    """'auto' is found on the maps and its value is part of the configuration in the manifest."""
-    refine(cams, tmp_path / "crf", CrfConfig(iterations=1), given=("iterations",))
-    used = read_run(tmp_path / "crf").manifest["configuration"]["threshold_used"]
+    """'auto' is found on the maps; its value is in the manifest's facts and in the figures."""
+    summary = refine(cams, tmp_path / "crf", CrfConfig(iterations=1), given=("iterations",))
+    used = read_run(tmp_path / "crf").manifest["facts"]["threshold_used"]
     assert 0.1 < used < 0.8
+    assert summary.figures["threshold_used"] == used
+
+
+def test_more_maps_move_the_automatic_threshold(tmp_path: Path) -> None:
+    """Maps that were added or mended continue the folder, as if all had been there from the start."""
+    images = tiny_maps.write_images(tmp_path / "images")
+    faint = tiny_maps.cam((0, 1))
+    payloads = {"a/2": encode_cam(dataclasses.replace(faint, maps=faint.maps / 4))}
+    automatic = CrfConfig(iterations=1)
+    cams = tiny_maps.write_cams(tmp_path / "cams", images, payloads, ids=("a/1", "b"))
+    first = refine(cams, tmp_path / "crf", automatic, given=("iterations",)).figures
+    tiny_maps.write_cams(tmp_path / "cams", images, payloads)
+    second = refine(cams, tmp_path / "crf", automatic, given=("iterations",)).figures
+    assert second["threshold_used"] != first["threshold_used"]
+    refine(cams, tmp_path / "clean", automatic, given=("iterations",))
+    assert (tmp_path / "crf" / "items.jsonl").read_bytes() == (
+        tmp_path / "clean" / "items.jsonl"
+    ).read_bytes()
+    facts = [read_run(tmp_path / name).manifest["facts"] for name in ("crf", "clean")]
+    assert facts[0] == facts[1]
 
 
 WIDTHS = ("gaussian_sxy", "bilateral_sxy", "bilateral_srgb")

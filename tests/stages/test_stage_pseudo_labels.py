@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,21 @@ def test_the_automatic_threshold_does_not_depend_on_the_selection(cams: Path, tm
     summary = label(cams, tmp_path / "masks")
     assert summary.counts is not None
     assert (summary.counts.done, summary.counts.skipped) == (3, 1)
+
+
+def test_more_maps_move_the_automatic_threshold(tmp_path: Path, images: Path) -> None:
+    """Maps that were added or mended continue the folder, as if all had been there from the start."""
+    faint = tiny_maps.cam((0, 1))
+    payloads = {"a/2": encode_cam(dataclasses.replace(faint, maps=faint.maps / 4))}
+    cams = tiny_maps.write_cams(tmp_path / "cams", images, payloads, ids=("a/1", "b"))
+    first = label(cams, tmp_path / "masks").figures
+    tiny_maps.write_cams(cams, images, payloads)
+    second = label(cams, tmp_path / "masks").figures
+    assert second["threshold"] != first["threshold"]
+    label(cams, tmp_path / "clean")
+    journals = [(tmp_path / name / "items.jsonl").read_bytes() for name in ("masks", "clean")]
+    assert journals[0] == journals[1]
+    assert read_run(tmp_path / "masks").manifest["facts"]["threshold"] == second["threshold"]
 
 
 def test_an_ignore_band_marks_what_is_uncertain(cams: Path, tmp_path: Path) -> None:

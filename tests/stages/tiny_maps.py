@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,11 @@ def cam(classes: tuple[int, ...], size: tuple[int, int] = SIZE) -> Cam:
 
 
 def write_cams(
-    root: Path, images: Path, payloads: dict[str, bytes] | None = None, stage: str = "cams"
+    root: Path,
+    images: Path,
+    payloads: dict[str, bytes] | None = None,
+    stage: str = "cams",
+    ids: Sequence[str] = tuple(SCENES),
 ) -> Path:
     """A finished cams folder; `payloads` replaces the file of an id."""
     with Run(
@@ -75,13 +80,14 @@ def write_cams(
         configuration={"method": "tiny"},
         classes=CLASSES,
         inputs={"images": {"path": str(images), "fingerprint": "0"}},
-        ids=tuple(SCENES),
+        ids=ids,
         suffix=".npz",
         facts={"images": str(images), "ignore": 255},
         execution=Execution(),
         reporter=Silent(),
     ) as run:
-        for id_, classes in SCENES.items():
+        for id_ in ids:
+            classes = SCENES[id_]
             payload = (payloads or {}).get(id_) or encode_cam(cam(classes))
             digest = sha256_file(images / f"{id_}.png")
             run.write(id_, payload, inputs={"image": digest}, classes=list(classes), size=list(SIZE))

@@ -60,26 +60,25 @@ def run(
     ids = select(sorted({*folder.items, *folder.failures}), listing, limit, str(cams))
     images = _images(folder)
     threshold = _threshold(folder, config)
-    settings = {**as_dict(config), "threshold_used": threshold}
+    used = {"threshold_used": threshold}
     stage = Run(
         out,
         "crf",
-        configuration=settings,
+        configuration=as_dict(config),
         classes=folder.classes,
         inputs={"cams": {"path": str(cams.absolute()), "fingerprint": folder.recipe}},
         ids=ids,
         suffix=".npz",
-        facts={**folder.manifest["facts"], "maps": "marginals", "background": "1 - sum of the maps"},
+        facts={**folder.manifest["facts"], "maps": "marginals", "background": "1 - sum of the maps", **used},
         execution=execution,
         reporter=reporter,
     )
     with stage:
-        todo = [id_ for id_ in stage.ids if not stage.finished(id_, _inputs(folder, id_))]
+        todo = [id_ for id_ in stage.ids if not stage.finished(id_, _inputs(folder, id_, threshold))]
         if not execution.dry_run:
             _refine_all(stage, folder, todo, _Plan(images, config, threshold, execution.workers), reporter)
-    return Summary(
-        "crf", out, stage.counts, stage.failures, {**settings, "images": len(ids), "todo": len(todo)}
-    )
+    figures = {**as_dict(config), **used, "images": len(ids), "todo": len(todo)}
+    return Summary("crf", out, stage.counts, stage.failures, figures)
 
 
 @dataclass(frozen=True)
@@ -113,9 +112,12 @@ def _threshold(folder: StageFolder, config: CrfConfig) -> float:
     return round(WIDER * automatic_threshold(every_map(folder)), 3)
 
 
-def _inputs(folder: StageFolder, id_: str) -> dict[str, str]:
+def _inputs(folder: StageFolder, id_: str, threshold: float) -> dict[str, str]:
+    """What an item is made from; the threshold is among it, as an automatic one moves with the other maps."""
     item = folder.items.get(id_)
-    return {} if item is None else {"cam": item.sha256, "image": item.inputs.get("image", "")}
+    if item is None:
+        return {}
+    return {"cam": item.sha256, "image": item.inputs.get("image", ""), "threshold": str(threshold)}
 
 
 def _refine_all(stage: Run, folder: StageFolder, todo: list[str], plan: _Plan, reporter: Reporter) -> None:
@@ -126,7 +128,8 @@ def _refine_all(stage: Run, folder: StageFolder, todo: list[str], plan: _Plan, r
         if isinstance(result, ItemError):
             stage.fail(id_, result)
         else:
-            stage.write(id_, result, inputs=_inputs(folder, id_), **folder.items[id_].facts)
+            inputs = _inputs(folder, id_, plan.threshold)
+            stage.write(id_, result, inputs=inputs, **folder.items[id_].facts)
         reporter.advance()
 
 

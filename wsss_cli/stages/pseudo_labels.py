@@ -63,7 +63,7 @@ def run(
     stage = Run(
         out,
         "pseudo-labels",
-        configuration={**as_dict(config), "rule": rule.name, "threshold_used": rule.threshold},
+        configuration={**as_dict(config), "rule": rule.name},
         classes=folder.classes,
         inputs={"maps": {"path": str(maps.absolute()), "fingerprint": folder.recipe}},
         ids=ids,
@@ -73,7 +73,7 @@ def run(
         reporter=reporter,
     )
     with stage:
-        todo = [id_ for id_ in stage.ids if not stage.finished(id_, _inputs(folder, id_))]
+        todo = [id_ for id_ in stage.ids if not stage.finished(id_, _inputs(folder, id_, rule))]
         if not execution.dry_run:
             stage.extra("classes.txt", classes_txt(folder.classes))
             _label_all(stage, folder, todo, rule, reporter)
@@ -91,9 +91,12 @@ def _rule(folder: StageFolder, config: PseudoLabelsConfig) -> Rule:
     return Rule("otsu", round(automatic_threshold(every_map(folder)), 3), config.ignore_band)
 
 
-def _inputs(folder: StageFolder, id_: str) -> dict[str, str]:
+def _inputs(folder: StageFolder, id_: str, rule: Rule) -> dict[str, str]:
+    """What an item is made from; the threshold is among it, as an automatic one moves with the other maps."""
     item = folder.items.get(id_)
-    return {} if item is None else {"maps": item.sha256, "image": item.inputs.get("image", "")}
+    if item is None:
+        return {}
+    return {"maps": item.sha256, "image": item.inputs.get("image", ""), "threshold": str(rule.threshold)}
 
 
 def _label_all(stage: Run, folder: StageFolder, todo: list[str], rule: Rule, reporter: Reporter) -> None:
@@ -107,7 +110,7 @@ def _label_all(stage: Run, folder: StageFolder, todo: list[str], rule: Rule, rep
         except ItemError as error:
             stage.fail(id_, error)
         else:
-            stage.write(id_, payload, inputs=_inputs(folder, id_), **_facts(cam, mask, ignore))
+            stage.write(id_, payload, inputs=_inputs(folder, id_, rule), **_facts(cam, mask, ignore))
         reporter.advance()
 
 
