@@ -220,9 +220,8 @@ def test_damaged_checkpoints_are_refused(images: Path, tmp_path: Path) -> None:
     checkpoint(tmp_path / "lacking.pt", class_tokens=None)
     torch.save({"about": Path("x")}, tmp_path / "unsafe.pt")
     for name in ("cut", "text", "classifier", "lacking", "absent"):
-        with pytest.raises((RejectedInputError, UnsafeFileError)) as caught:
+        with pytest.raises(RejectedInputError):
             segment(tmp_path / f"{name}.pt", images, tmp_path / "out")
-        assert caught.value.exit_code == (8 if name == "text" else 4), name
     with pytest.raises(UnsafeFileError):
         segment(tmp_path / "unsafe.pt", images, tmp_path / "out")
     assert not (tmp_path / "out").exists()

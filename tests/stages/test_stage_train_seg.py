@@ -16,7 +16,7 @@ import torch
 from wsss_cli.config import Execution, TrainSegConfig
 from wsss_cli.data.checkpoints import encode_checkpoint, read_checkpoint
 from wsss_cli.data.masks import encode_mask
-from wsss_cli.data.resume import NAME as RESUME
+from wsss_cli.data.clearing import RESUME
 from wsss_cli.errors import OutputMismatchError, RejectedInputError, TooManyFailuresError, UsageError
 from wsss_cli.nets.backbones.load import load_backbone
 from wsss_cli.reporter import Reporter, Silent
@@ -95,7 +95,7 @@ def test_killed_and_rerun_ends_the_same(
 ) -> None:
     """A training killed in its last epoch ends with the bytes of an undisturbed one, saved state or not."""
     train(masks, tmp_path / "whole")
-    monkeypatch.setattr(train_seg, "SECONDS_BETWEEN_SAVES", -1.0 if saved else 1e9)
+    monkeypatch.setattr("wsss_cli.data.resume.SECONDS_BETWEEN_SAVES", -1.0 if saved else 1e9)
     with pytest.raises(Killed):
         train(masks, tmp_path / "killed", reporter=Stopping(5))
     assert (tmp_path / "killed" / RESUME).exists() == saved
@@ -107,13 +107,15 @@ def test_killed_and_rerun_ends_the_same(
 def test_the_state_of_another_training_is_not_continued(
     masks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Other settings start anew, whatever a killed training left."""
+    """Other settings are refused while a killed training waits, and start anew with --overwrite."""
     other = dataclasses.replace(SHORT, seed=7)
     train(masks, tmp_path / "whole", other)
-    monkeypatch.setattr(train_seg, "SECONDS_BETWEEN_SAVES", -1.0)
+    monkeypatch.setattr("wsss_cli.data.resume.SECONDS_BETWEEN_SAVES", -1.0)
     with pytest.raises(Killed):
         train(masks, tmp_path / "seg", reporter=Stopping(5))
-    train(masks, tmp_path / "seg", other)
+    with pytest.raises(OutputMismatchError, match="seed"):
+        train(masks, tmp_path / "seg", other)
+    train(masks, tmp_path / "seg", other, execution=Execution(device="cpu", overwrite=True))
     assert payloads(tmp_path / "seg") == payloads(tmp_path / "whole")
 
 
