@@ -199,12 +199,25 @@ def test_a_prediction_without_truth_is_refused(plain: Path, truth: Path, tmp_pat
         score(plain, truth, tmp_path / "eval")
 
 
-def test_it_says_when_only_a_part_of_the_truth_is_scored(plain: Path, truth: Path, tmp_path: Path) -> None:
-    """The images scored are those of the predictions; how many have truth is said."""
-    (plain / "c.png").unlink()
+def test_a_plain_folder_is_expected_to_cover_the_truth(plain: Path, truth: Path, tmp_path: Path) -> None:
+    """Masks that nobody lists must not be scored as if the easy ones were all; a list or --missing may say so."""
+    for id_ in ("a/2", "b", "c"):
+        (plain / f"{id_}.png").unlink()
+    with pytest.raises(RejectedInputError, match="3 of 4 predictions missing, first: 'a/2'"):
+        score(plain, truth, tmp_path / "eval")
+    assert not (tmp_path / "eval").exists()
+    skipped = score(plain, truth, tmp_path / "skip", EvalConfig(missing="skip")).figures
+    assert skipped["images"] == 1
+    filled = score(plain, truth, tmp_path / "fill", EvalConfig(missing="background")).figures
+    assert filled["images"] == 4
+
+
+def test_it_says_when_only_a_part_of_the_truth_is_scored(cams: Path, truth: Path, tmp_path: Path) -> None:
+    """The images scored are those of the stage folder; how many have truth is said."""
+    shutil.copy(truth / "c.png", truth / "d.png")
     notes = tiny_maps.Notes()
-    assert score(plain, truth, tmp_path / "eval", reporter=notes).figures["images"] == 3
-    assert notes.texts == ["3 of the 4 images with truth are scored."]
+    assert score(cams, truth, tmp_path / "eval", reporter=notes).figures["images"] == 4
+    assert notes.texts == ["4 of the 5 images with truth are scored."]
 
 
 @pytest.mark.parametrize("shape", [(24, 1), (32, 24), (48, 64)])
@@ -217,7 +230,7 @@ def test_another_size_is_refused_unless_resized(
         RejectedInputError, match=f"'b': size mismatch prediction {shape[0]}x{shape[1]}, truth 24x32"
     ):
         score(plain, truth, tmp_path / "eval")
-    assert not (tmp_path / "eval" / "metrics.json").exists()
+    assert not (tmp_path / "eval").exists()
     assert score(plain, truth, tmp_path / "resized", EvalConfig(resize=True)).figures["miou"] == 100
 
 

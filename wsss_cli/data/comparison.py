@@ -25,9 +25,12 @@ class Sides:
 
     @property
     def expected(self) -> list[str]:
-        """The ids that the predictions folder is about, also those that failed there."""
+        """The ids that the predictions are about: of a stage folder its own, also those that failed there.
+
+        A plain folder cannot say what is missing in it, so there every truth is expected, too.
+        """
         if self.masks is not None:
-            return list(self.masks.ids)
+            return list(self.masks.ids) if self.masks.stage else sorted({*self.masks.ids, *self.truth.ids})
         return sorted({*self._items, *(self.maps.failures if self.maps else ())})
 
     @property

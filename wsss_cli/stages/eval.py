@@ -21,7 +21,7 @@ from wsss_cli.data.tables import csv_bytes
 from wsss_cli.errors import ItemError, RejectedInputError
 from wsss_cli.ops import metrics
 from wsss_cli.ops.pseudo import marginal_mask
-from wsss_cli.reporter import Reporter
+from wsss_cli.reporter import Reporter, Silent
 from wsss_cli.summary import Summary
 from wsss_cli.text import BACKGROUND, show
 
@@ -82,26 +82,26 @@ def run(
     """Score `predictions`; figures: miou, per_class, pixel_accuracy, coverage, threshold, images and more."""
     sides = open_sides(predictions, truth, classes)
     ids = _scored_ids(sides, config, listing, limit, reporter)
-    stage = Run(
-        out,
-        "eval",
-        configuration=as_dict(config),
-        classes=sides.classes,
-        inputs={
-            "predictions": {"path": str(predictions.absolute()), "fingerprint": sides.fingerprint(ids)},
-            "truth": {"path": str(truth.absolute()), "fingerprint": sides.truth.fingerprint(ids)},
-        },
-        ids=(),
-        execution=execution,
-        reporter=reporter,
-    )
-    with stage:
-        if execution.dry_run:
-            return Summary("eval", out, None, {}, {**as_dict(config), "images": len(ids)})
-        if stage.complete:
-            return Summary("eval", out, None, {}, _headline(read_json(out / METRICS)))
-        tally, sweep = _score(sides, ids, config, reporter)
-        figures = _figures(tally, sweep, sides.classes)
+    inputs = {
+        "predictions": {"path": str(predictions.absolute()), "fingerprint": sides.fingerprint(ids)},
+        "truth": {"path": str(truth.absolute()), "fingerprint": sides.truth.fingerprint(ids)},
+    }
+
+    def folder(how: Execution, listener: Reporter) -> Run:
+        return Run(
+            out, "eval", configuration=as_dict(config), classes=sides.classes, inputs=inputs, ids=(),
+            execution=how, reporter=listener,
+        )  # fmt: skip
+
+    with folder(replace(execution, dry_run=True), Silent()) as seen:
+        complete = seen.complete
+    if execution.dry_run:
+        return Summary("eval", out, None, {}, {**as_dict(config), "images": len(ids)})
+    if complete:
+        return Summary("eval", out, None, {}, _headline(read_json(out / METRICS)))
+    tally, sweep = _score(sides, ids, config, reporter)  # before the folder: what is refused leaves none
+    figures = _figures(tally, sweep, sides.classes)
+    with folder(execution, reporter) as stage:
         _write(stage, figures, tally, sides.classes)
     return Summary("eval", out, None, {}, _headline(figures))
 
@@ -128,7 +128,7 @@ def _scored_ids(
     if absent and config.missing == "error":
         raise RejectedInputError(
             f"{_part(absent, ids)} predictions missing, first: '{show(absent[0])}'. "
-            "Make them, or pass --missing skip or --missing background."
+            "Make them, pass --list with the ids to score, or --missing skip or background."
         )
     if absent:
         reporter.note(
