@@ -30,9 +30,13 @@ class Call:
     named: dict[str, Any]
 
 
+checks: list[tuple[Any, ...]] = []  # what the truth was checked against
+
+
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
     made: list[Call] = []
+    checks.clear()
 
     def pretend(stage: str) -> SimpleNamespace:
         def run(*positional: Any, **named: Any) -> Summary:
@@ -43,13 +47,18 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
             counts = SimpleNamespace(total=4, done=3, failed=1, skipped=0) if failures else None
             return Summary(stage, out, counts, failures, figures)  # type: ignore[arg-type]
 
-        return SimpleNamespace(run=run)
+        return SimpleNamespace(run=run, check_truth=look)
+
+    def look(truth: Path, *inputs: Any) -> None:
+        checks.append((str(truth), *inputs))
 
     def draw(masks: Path, out: Path, *, truth: Path | None) -> None:
         made.append(Call("overlay", (str(masks),), str(out), None, {"truth": truth}))
 
     for stage in STAGES:
         monkeypatch.setattr(wsss_cli.stages, stage, pretend(stage), raising=False)
+    table = SimpleNamespace(classes=("cat", "dog"))
+    monkeypatch.setattr("wsss_cli.cli.run.read_labels", lambda *_, **__: table)
     monkeypatch.setattr(wsss_cli.stages, "overlay", SimpleNamespace(run=draw), raising=False)
     return made
 
@@ -74,6 +83,32 @@ def test_stages_in_order_with_truth(calls: list[Call]) -> None:
     lists = {call.stage: call.named.get("listing") for call in calls}
     assert lists["train_cls"] == lists["cams"] == Path("train.txt")
     assert lists["predict"] == Path("val.txt")
+    listings = {Path("train.txt"), Path("val.txt")}
+    assert checks == [("truth", Path("images"), listings, None, ("cat", "dog"))]
+    assert {call.config for call in calls if call.stage == "eval"} == {config.EvalConfig(missing="skip")}
+
+
+def test_predictions_are_scored_without_a_val_list(
+    calls: list[Call], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Then they are of the images trained on, and a note says so."""
+    main([*RUN, "--truth", "truth"])
+
+    assert (calls[-1].stage, calls[-1].out) == ("eval", "r/eval-predictions")
+    assert "eval-predictions is of the images trained on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        *("--threshold 2", "--scale 0", "--cams-preset nope", "--cams-set nope=1", "--crf-preset nope"),
+        *("--seg-epochs 0", "--method nope", "--device gpu"),
+    ],
+)
+def test_a_wrong_setting_of_a_late_stage_ends_before_the_first(typed: str, calls: list[Call]) -> None:
+    """Hours of training must not come before a typing error is found."""
+    assert main([*RUN, *typed.split()]) == 2
+    assert calls == []
 
 
 def test_without_truth_nothing_is_scored(calls: list[Call]) -> None:
@@ -102,7 +137,7 @@ def test_options_reach_their_stages(calls: list[Call]) -> None:
     """What was typed is passed on and marked as given; the rest are the stages' own defaults."""
     typed = "--method mct --backbone tiny --epochs 2 --set k=1 --crf-preset irn --threshold 0.3 --seed 5"
     typed += " --drop-path 0"
-    main([*RUN, *typed.split(), "--classes", "dog,cat", "--cams-set", "n=2"])
+    main([*RUN, *typed.split(), "--classes", "dog,cat", "--cams-set", "class_layers=2"])
     made = {call.stage: call for call in calls}
 
     assert made["train_cls"].config == config.TrainClsConfig(
@@ -116,7 +151,7 @@ def test_options_reach_their_stages(calls: list[Call]) -> None:
         "seed",
         "drop_path",
     }
-    assert made["cams"].config == config.CamsConfig(options=("n=2",))
+    assert made["cams"].config == config.CamsConfig(options=("class_layers=2",))
     assert made["cams"].named["given"] == {"options"}
     assert made["crf"].config == config.CrfConfig(preset="irn")
     assert made["crf"].named["given"] == {"preset"}
@@ -150,6 +185,24 @@ def test_dry_run_stops_after_the_first_stage(calls: list[Call]) -> None:
     """The later stages have nothing to look at yet."""
     assert main([*RUN, "--dry-run"]) == 0
     assert [call.stage for call in calls] == ["train_cls"]
+
+
+def test_dry_run_shows_the_values_of_every_stage(
+    calls: list[Call], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Presets are resolved, what was typed wins, and --json holds the same."""
+    typed = "--dry-run --method mct --crf-preset irn --scale 0.5 --truth truth --json"
+    assert main([*RUN, *typed.split()]) == 0
+    out, err = capsys.readouterr()
+    stages = json.loads(out)["stages"]
+
+    assert list(stages) == ["cls", "cams", "crf", "pseudo-labels", "seg", "predictions", "eval"]
+    assert stages["crf"]["background"] == "label"
+    assert stages["cams"]["scales"] == [0.5]
+    assert stages["cams"]["options"]["class_layers"] == 3
+    assert "crf (dry run, nothing written)\n" in err
+    assert "  options.class_layers: 3\n" in err
+    assert len(calls) == 1
 
 
 def test_list_from_stdin_is_refused(calls: list[Call], capsys: pytest.CaptureFixture[str]) -> None:

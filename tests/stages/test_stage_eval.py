@@ -246,6 +246,24 @@ def test_maps_of_another_size_are_resized_on_request(tmp_path: Path, truth: Path
     assert score(cams, truth, tmp_path / "eval-resized", EvalConfig(resize=True)).figures == expected
 
 
+def test_a_truth_is_checked_before_there_are_predictions(truth: Path, tmp_path: Path) -> None:
+    """A truth that lacks images or names other classes is refused; one that covers the listed ones is not."""
+    images = tiny_maps.write_images(tmp_path / "images")
+    (truth / "c.png").unlink()
+    listing = tmp_path / "list.txt"
+    listing.write_text("a/1\nb\n")
+    stage.check_truth(truth, images, {listing}, None, ("cat", "dog"))
+    stage.check_truth(truth, images, {None}, 3, ("cat", "dog"))
+    with pytest.raises(RejectedInputError, match=r"1 of 4 images have no truth .* first: 'c'"):
+        stage.check_truth(truth, images, {listing, None}, None, ("cat", "dog"))
+    with pytest.raises(
+        RejectedInputError, match=r"The labels and .* name other classes: dog, cat and cat, dog"
+    ):
+        stage.check_truth(truth, images, {listing}, None, ("dog", "cat"))
+    with pytest.raises(RejectedInputError):
+        stage.check_truth(tmp_path / "nowhere", images, {listing}, None, ("cat", "dog"))
+
+
 def test_an_id_out_of_range_is_refused(plain: Path, truth: Path, tmp_path: Path) -> None:
     """A prediction with an id that no class has is refused instead of counted somewhere."""
     strange = Image.fromarray(np.full(tiny_maps.SIZE, 3, np.uint8))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from wsss_cli.cli import options as shared
 from wsss_cli.cli.console import json_object
 from wsss_cli.cli.job import Job
 from wsss_cli.config import (
+    CRF_PRESETS,
     CamsConfig,
     CrfConfig,
     EvalConfig,
@@ -20,8 +22,14 @@ from wsss_cli.config import (
     PseudoLabelsConfig,
     TrainClsConfig,
     TrainSegConfig,
+    as_dict,
+    choose_preset,
+    method_options,
+    resolve,
 )
 from wsss_cli.errors import UsageError
+from wsss_cli.labels import read_labels
+from wsss_cli.methods import METHODS
 from wsss_cli.summary import Summary
 
 SCORED = "eval-"
@@ -52,6 +60,14 @@ PARAMETERS: Mapping[type[Any], Mapping[str, str]] = {
     TrainSegConfig: {name: name for name in BOTH_FIELDS} | {"epochs": "seg_epochs"},
     PredictConfig: {"crf": "predict_crf", "precision": "precision"},
     EvalConfig: {},
+}
+# The folders after the classifier's.
+LATER: Mapping[str, type[Any]] = {
+    "cams": CamsConfig,
+    "crf": CrfConfig,
+    "pseudo-labels": PseudoLabelsConfig,
+    "seg": TrainSegConfig,
+    "predictions": PredictConfig,
 }
 
 
@@ -117,9 +133,16 @@ def run(
     from wsss_cli.stages import cams, crf, overlay, predict, pseudo_labels, train_cls, train_seg
 
     with job.console:
+        if truth is not None:
+            # Without --val-list the predictions are of the images trained on, labelled or not.
+            scored = {val_listing or listing} | ({listing} if unlabelled != "skip" else set())
+            names = job.classes or read_labels(labels, format=label_format).classes
+            pipeline.check_truth(images, scored, limit, names)
         more = {**chosen, "val_listing": val_listing, "weights": weights}
         pipeline.add("cls", train_cls.run, TrainClsConfig, images, labels, **more)
-        if not dry_run:
+        if dry_run:
+            pipeline.plan()
+        else:
             checkpoint = out / "cls" / "ckpt.pt"
             pipeline.add("cams", cams.run, CamsConfig, checkpoint, images, labels=labels, **chosen)
             pipeline.score("cams")
@@ -134,8 +157,9 @@ def run(
             checkpoint = out / "seg" / "ckpt.pt"
             chosen = {"listing": val_listing or listing, "limit": limit}
             pipeline.add("predictions", predict.run, PredictConfig, checkpoint, images, **chosen)
-            if val_listing:
-                pipeline.score("predictions", "val")
+            pipeline.score("predictions", "val" if val_listing else "")
+            if truth and not val_listing:
+                job.console.note("eval-predictions is of the images trained on; --val-list holds some out.")
     job.finish(pipeline.summary())
 
 
@@ -143,24 +167,65 @@ class Pipeline:
     """The stages under one folder, scored against the truth if there is any, and what they said."""
 
     def __init__(self, job: Job, folder: Path, truth: Path | None) -> None:
+        """Build the configuration of every stage, so that a wrong setting ends before the first."""
         self._job = job
         self._folder = folder
         self._truth = truth
         self._said: dict[str, Summary] = {}
+        self._configs = {kind: job.config(kind, parameters) for kind, parameters in PARAMETERS.items()}
+        # An image that failed is told as failed; it must not end the others' run.
+        self._configs[EvalConfig] = EvalConfig(missing="skip")
+        self._values = {kind: as_dict(config) for kind, config in self._configs.items()}
+        self._values[CamsConfig] = self._cams_values()
+        crf = self._configs[CrfConfig]
+        self._values[CrfConfig] = as_dict(
+            resolve(crf, choose_preset(CRF_PRESETS, crf.preset), self._given(CrfConfig))
+        )
+
+    def _given(self, kind: type[Any]) -> frozenset[str]:
+        return self._job.given(kind, PARAMETERS[kind])
+
+    def _cams_values(self) -> dict[str, Any]:
+        """What `cams` will use, with the options of its method."""
+        config, method = self._configs[CamsConfig], self._configs[TrainClsConfig].method
+        module = METHODS.load(method)
+        preset = choose_preset(module.CAMS_PRESETS, config.preset)
+        try:
+            options = method_options(module.CamsOptions, preset, config.options)
+        except UsageError as error:
+            raise UsageError(str(error).replace("--set", "--cams-set")) from None
+        resolved = as_dict(resolve(config, preset, self._given(CamsConfig)))
+        return {**resolved, "method": method, "options": dataclasses.asdict(options)}
+
+    def check_truth(
+        self, images: Path, listings: set[Path | None], limit: int | None, classes: Sequence[str]
+    ) -> None:
+        """Refuse a truth that could not be scored against at the end."""
+        from wsss_cli.stages import eval as scoring
+
+        if self._truth is not None:
+            scoring.check_truth(self._truth, images, listings, limit, classes)
 
     def add(
         self, name: str, stage: Callable[..., Summary], kind: type[Any], *inputs: Path, **choices: Any
     ) -> None:
         """Run one stage into the folder `name`, with the options that are its."""
-        parameters = PARAMETERS[kind]
         if kind in (TrainClsConfig, CamsConfig, CrfConfig):
-            choices["given"] = self._job.given(kind, parameters)
-        config = self._job.config(kind, parameters)
-        console = self._job.console
-        self._said[name] = stage(
-            *inputs, self._folder / name, config, self._job.execution, console, **choices
-        )
-        console.show_brief(name, self._said[name])
+            choices["given"] = self._given(kind)
+        execution, console = self._job.execution, self._job.console
+        said = stage(*inputs, self._folder / name, self._configs[kind], execution, console, **choices)
+        self._said[name] = said
+        if execution.dry_run:
+            console.show_summary(said, dry_run=True)
+        else:
+            console.show_brief(name, said)
+
+    def plan(self) -> None:
+        """Show the values of the stages that have nothing to look at yet."""
+        later = {**LATER, **({"eval": EvalConfig} if self._truth else {})}
+        for name, kind in later.items():
+            self._said[name] = Summary(name, self._folder / name, figures=self._values[kind])
+            self._job.console.show_summary(self._said[name], dry_run=True)
 
     def score(self, of: str, name: str = "") -> None:
         """Evaluate the folder `of` into `eval-<name or of>`, if the truth is known."""

@@ -68,11 +68,8 @@ def open_sides(predictions: Path, truth: Path, classes: Sequence[str] | None) ->
         masks = open_masks(predictions)
     true_masks = open_masks(truth)
     named = maps.classes if maps else masks.classes if masks else None
-    if classes is None and named and true_masks.classes and named != true_masks.classes:
-        raise RejectedInputError(
-            f"{show(predictions)} and {show(truth)} name other classes: {_brief(named)} and "
-            f"{_brief(true_masks.classes)}. Pass --classes with the names in the order of the masks' ids."
-        )
+    if classes is None and named:
+        require_same_names(named, true_masks, show(predictions))
     names = tuple(classes or named or true_masks.classes or ())
     if not names:
         raise RejectedInputError(
@@ -80,6 +77,15 @@ def open_sides(predictions: Path, truth: Path, classes: Sequence[str] | None) ->
             "Pass --classes, or put a classes.txt beside the masks."
         )
     return Sides(masks, maps, true_masks, names)
+
+
+def require_same_names(classes: Sequence[str], truth: MaskFolder, whose: str) -> None:
+    """RejectedInputError if the truth names other classes, or the same in another order, than `whose`."""
+    if truth.classes and tuple(classes) != truth.classes:
+        raise RejectedInputError(
+            f"{whose} and {show(truth.path)} name other classes: {_brief(classes)} and "
+            f"{_brief(truth.classes)}. Pass --classes with the names in the order of the masks' ids."
+        )
 
 
 def _brief(names: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from wsss_cli.config import EvalConfig, Execution, as_dict
 from wsss_cli.data.cams import Cam, upsample
-from wsss_cli.data.comparison import Sides, open_sides
+from wsss_cli.data.comparison import Sides, open_sides, require_same_names
 from wsss_cli.data.files import json_bytes, read_json
+from wsss_cli.data.mask_folder import MaskFolder, open_masks
 from wsss_cli.data.masks import Mask, ignore_value
 from wsss_cli.data.run import Run
-from wsss_cli.data.samples import select
+from wsss_cli.data.samples import find_images, select
 from wsss_cli.data.tables import csv_bytes
 from wsss_cli.errors import ItemError, RejectedInputError
 from wsss_cli.ops import metrics
@@ -106,6 +107,17 @@ def run(
     return Summary("eval", out, None, {}, _headline(figures))
 
 
+def check_truth(
+    truth: Path, images: Path, listings: Collection[Path | None], limit: int | None, classes: Sequence[str]
+) -> None:
+    """Refuse, before there is anything to score, a truth that lacks some of these images or names other classes."""
+    folder = open_masks(truth)
+    require_same_names(classes, folder, "The labels")
+    every = [sample.id for sample in find_images(images)]
+    ids = {id_ for listing in listings for id_ in select(every, listing, limit, str(images))}
+    _require_truth(sorted(ids), folder)
+
+
 # -- what is compared --------------------------------------------------------------------------------------
 
 
@@ -118,12 +130,7 @@ def _scored_ids(
         known = sorted({*expected, *sides.truth.ids})
         expected = select(known, listing, None, f"{sides.truth.path} or the predictions")
     ids = expected[:limit] if limit else expected
-    without_truth = [id_ for id_ in ids if id_ not in sides.truth.present]
-    if without_truth:
-        raise RejectedInputError(
-            f"{_part(without_truth, ids)} images have no truth in {show(sides.truth.path)}, first: "
-            f"'{show(without_truth[0])}'. Pass --list with the ids to score."
-        )
+    _require_truth(ids, sides.truth)
     absent = [id_ for id_ in ids if id_ not in sides.present]
     if absent and config.missing == "error":
         raise RejectedInputError(
@@ -137,6 +144,15 @@ def _scored_ids(
     if len(sides.truth.present) > len(ids):
         reporter.note(f"{len(ids)} of the {len(sides.truth.present)} images with truth are scored.")
     return [id_ for id_ in ids if id_ in sides.present or config.missing == "background"]
+
+
+def _require_truth(ids: Sequence[str], truth: MaskFolder) -> None:
+    without = [id_ for id_ in ids if id_ not in truth.present]
+    if without:
+        raise RejectedInputError(
+            f"{_part(without, ids)} images have no truth in {show(truth.path)}, first: "
+            f"'{show(without[0])}'. Pass --list with the ids to score."
+        )
 
 
 def _part(some: Sequence[str], every: Sequence[str]) -> str:
