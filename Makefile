@@ -1,6 +1,8 @@
 # make demo · make test · make test-real · make lint        (VENV=/path uses an environment that is already there)
 VENV ?= .venv
-PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || echo python3)
+# The first Python that runs and fits pyproject.toml; asking for a version by name alone can find a stub.
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
+PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p -c '$(FITS)' 2>/dev/null && echo $$p && break; done)
 DEMO ?= demo
 BIN := $(VENV)/bin
 
@@ -27,6 +29,7 @@ clean:
 	rm -rf $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "wsss needs Python 3.11 or 3.12 on the PATH"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
 # The stamps are older than pyproject.toml exactly when there is something to install.
