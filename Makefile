@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 
 demo: $(VENV)/.wsss-installed
 	$(BIN)/wsss run sample_data/images --labels sample_data/labels.csv --list sample_data/train.txt \
-	  --val-list sample_data/val.txt --truth sample_data/masks --method cam --backbone tiny -o $(DEMO)
+	  --val-list sample_data/val.txt --truth sample_data/masks --method cam --backbone tiny --seg-epochs 12 -o $(DEMO)
 
 test: $(VENV)/.wsss-installed-dev
 	$(BIN)/python -m pytest -m "not real"

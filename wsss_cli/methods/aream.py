@@ -107,7 +107,7 @@ PAPER = {
     "options": {"cls_epochs": 10, "token_spread": 0.0, "token_lr": 1.0, "weights": "uniform"},
 }
 SCRATCH = {
-    "epochs": 15, "batch_size": 8, "lr": 1e-3, "drop_path": 0.0, "image_size": 96,
+    "epochs": 30, "batch_size": 8, "lr": 1e-3, "drop_path": 0.0, "image_size": 96,
     "options": {"pool": "top", "token_lr": 1.0},
 }  # fmt: skip
 TRAIN_PRESETS: dict[str, dict[str, Any]] = {"default": {}, "scratch": SCRATCH, "paper": PAPER}

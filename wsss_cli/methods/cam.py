@@ -44,7 +44,7 @@ class CamsOptions:
 
 
 SCRATCH = {
-    "epochs": 15, "batch_size": 8, "lr": 1e-3, "drop_path": 0.0, "image_size": 96,
+    "epochs": 30, "batch_size": 8, "lr": 1e-3, "drop_path": 0.0, "image_size": 96,
     "options": {"pool": "top", "head_lr": 1.0},
 }  # fmt: skip
 TRAIN_PRESETS: dict[str, dict[str, Any]] = {

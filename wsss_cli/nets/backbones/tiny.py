@@ -2,6 +2,8 @@
 
 The stem (three stride-2 convolutions) replaces the patch embedding: from a few hundred pictures a plain patch embedding
 learns next to nothing (Xiao et al. 2021, "Early convolutions help transformers see better", arXiv 2106.14881).
+Two blocks, because every further one spreads the evidence over more of the picture: on sample_data (15 epochs of
+`cam`) maps of six blocks scored 45 to 65 % mIoU from run to run.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import Any
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-WIDTH, DEPTH, HEADS, STRIDE = 96, 6, 3, 8
+WIDTH, DEPTH, HEADS, STRIDE = 96, 2, 3, 8
 
 
 class ConvStem(nn.Module):
