@@ -130,7 +130,9 @@ def run(
             folder.extra("metrics.json", json_bytes(metrics))
     clear_resume(out)
     metrics = read_json(out / "metrics.json")
-    return Summary("train-cls", out, failures=metrics["failures"], figures=metrics["figures"])
+    return Summary(
+        "train-cls", out, failures=metrics["failures"], figures=metrics["figures"], total=len(train.samples)
+    )
 
 
 def _names(classes: Sequence[str] | None, table: Labels) -> tuple[str, ...]:

@@ -86,7 +86,7 @@ def run(
             stage.extra("metrics.json", json_bytes(metrics))
     clear_resume(out)
     metrics = json.loads((out / "metrics.json").read_text())
-    return Summary("train-seg", out, failures=metrics["failures"], figures=metrics["figures"])
+    return Summary("train-seg", out, failures=metrics["failures"], figures=metrics["figures"], total=len(ids))
 
 
 def _bound_failures(pairs: MaskPairs, execution: Execution, total: int) -> None:
