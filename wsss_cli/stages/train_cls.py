@@ -179,7 +179,8 @@ def _method(
     module = METHODS.load(config.method)
     if config.preset == "auto":
         from_scratch = weights is None and not config.pretrained
-        config = dataclasses.replace(config, preset="scratch" if from_scratch else "default")
+        fitting = "scratch" if from_scratch and "scratch" in module.TRAIN_PRESETS else "default"
+        config = dataclasses.replace(config, preset=fitting)
     preset = choose_preset(module.TRAIN_PRESETS, config.preset)
     options = method_options(module.TrainOptions, preset, config.options)
     return _resolved(config, preset, given, weights, device), options, module
