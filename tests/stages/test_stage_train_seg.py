@@ -15,8 +15,8 @@ import torch
 
 from wsss_cli.config import Execution, TrainSegConfig
 from wsss_cli.data.checkpoints import encode_checkpoint, read_checkpoint
-from wsss_cli.data.masks import encode_mask
 from wsss_cli.data.clearing import RESUME
+from wsss_cli.data.masks import encode_mask
 from wsss_cli.errors import OutputMismatchError, RejectedInputError, TooManyFailuresError, UsageError
 from wsss_cli.nets.backbones.load import load_backbone
 from wsss_cli.reporter import Reporter, Silent
