@@ -195,12 +195,12 @@ def test_no_orphan_outlives_its_parent(how: signal.Signals, tmp_path: Path) -> N
         stderr=subprocess.DEVNULL,
         cwd=HERE.parents[1],
     )
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120  # a busy machine starts processes slowly
     while len(workers := [int(path.name) for path in tmp_path.iterdir()]) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     parent.send_signal(how)
-    parent.wait(20)
+    parent.wait(120)
     deadline = time.monotonic() + 2
     while any(_alive(worker) for worker in workers) and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -104,19 +104,19 @@ def test_interrupted_training_ends_with_the_same_bytes(
 ) -> None:
     """Killed after its first epoch and started again, it resumes there; nothing is left behind."""
     monkeypatch.setattr(resume, "SECONDS_BETWEEN_SAVES", -1.0)
-    saved, steps = resume.ResumeFile.save, []
+    saved, steps = resume.ResumeFile.keep, []
 
     def save_and_die(self: resume.ResumeFile, state: dict[str, Any]) -> None:
         saved(self, state)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(resume.ResumeFile, "save", save_and_die)
+    monkeypatch.setattr(resume.ResumeFile, "keep", save_and_die)
     with pytest.raises(KeyboardInterrupt):
         train(photos, tmp_path / "cls")
     assert not (tmp_path / "cls" / "ckpt.pt").exists()
     with pytest.raises(OutputMismatchError, match="seed"):
         train(photos, tmp_path / "cls", TrainClsConfig(**{**vars(CONFIG), "seed": 5}))
-    monkeypatch.setattr(resume.ResumeFile, "save", lambda _, state: steps.append(state["epoch"]))
+    monkeypatch.setattr(resume.ResumeFile, "keep", lambda _, state: steps.append(state["epoch"]))
     train(photos, tmp_path / "cls")
     assert steps == [2]
     assert (tmp_path / "cls" / "ckpt.pt").read_bytes() == trained.read_bytes()
@@ -150,7 +150,7 @@ def test_overwriting_forgets_an_interrupted_training(photos: Path, trained: Path
     out = tmp_path / "cls"
     interrupted = resume.ResumeFile(out, "another work")
     interrupted._last = float("-inf")
-    interrupted.save({"epoch": 1, "model": {}, "optimizer": {}, "history": [], "scaler": {}})
+    interrupted.keep({"epoch": 1, "model": {}, "optimizer": {}, "history": [], "scaler": {}})
     train(photos, out)
     assert (out / "ckpt.pt").read_bytes() == trained.read_bytes()
     assert not list(out.glob(".resume*"))

@@ -34,7 +34,7 @@ class ResumeFile:
             return None
         return state if state.pop("work", None) == self._work else None
 
-    def save(self, state: dict[str, Any]) -> None:
+    def keep(self, state: dict[str, Any]) -> None:
         """Keep `state` (tensors and plain values), unless that was done less than a minute ago."""
         if time.monotonic() - self._last > SECONDS_BETWEEN_SAVES:
             write_atomic(self._path, encode_tensors({"work": self._work, **state}))

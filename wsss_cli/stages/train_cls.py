@@ -277,7 +277,7 @@ class _Training:
             before_epoch=lambda epoch: self.method.begin_epoch(
                 Progress(epoch, recipe.epochs, epoch * steps, recipe.epochs * steps), lambda: self._calibration(data)
             ),
-            after_epoch=lambda now: kept.save(dataclasses.asdict(now)),
+            after_epoch=lambda now: kept.keep(dataclasses.asdict(now)),
             advance=lambda figures: self.reporter.advance(1, **figures),
         )  # fmt: skip
         figures: dict[str, Any] = {key: value for key, value in state.history[-1].items() if key != "lr"}

@@ -201,7 +201,7 @@ class _Training:
             self.segmenter, losses, self.segmenter.param_groups(config.head_lr),
             lambda epoch: batches(data, recipe, epoch, self.workers), recipe, state, device=self.device,
             before_epoch=lambda _: None,
-            after_epoch=lambda now: kept.save(dataclasses.asdict(now)),
+            after_epoch=lambda now: kept.keep(dataclasses.asdict(now)),
             advance=lambda figures: self.reporter.advance(1, **figures),
         )  # fmt: skip
         figures = {key: value for key, value in state.history[-1].items() if key != "lr"}
