@@ -11,7 +11,7 @@ from wsss_cli.nets.backbones.load import load_backbone
 from wsss_cli.nets.backbones.vit import ViT
 from wsss_cli.nets.classifiers import PatchClassifier, TokenClassifier
 from wsss_cli.nets.segmenters import Segmenter, build_segmenter, load_trunk
-from wsss_cli.ops.segmentation import pixel_loss
+from wsss_cli.ops.segmentation import pixel_loss, tag_loss
 from wsss_cli.runtime.seed import seed_everything
 
 SMALL_VIT = "vit_tiny_patch16_224"  # DeiT-Tiny's architecture
@@ -27,18 +27,19 @@ def segmenter(name: str = "tiny", classes: int = 2) -> Segmenter:
     ("name", "size"), [("tiny", (48, 64)), ("tiny", (33, 70)), (SMALL_VIT, (33, 70)), (SMALL_CNN, (33, 70))]
 )
 def test_logits_have_the_size_of_the_images(name: str, size: tuple[int, int]) -> None:
-    """Any trunk, any size, also one that no stride divides: one logit a class and pixel."""
+    """Any trunk, any size, also one that no stride divides: a logit for each class and pixel, and a tag."""
     with torch.no_grad():
-        logits = segmenter(name, 4).eval()(torch.randn(2, 3, *size))
-    assert logits.shape == (2, 5, *size)
-    assert bool(torch.isfinite(logits).all())
+        scores = segmenter(name, 4).eval()(torch.randn(2, 3, *size))
+    assert scores.logits.shape == (2, 5, *size)
+    assert scores.tags.shape == (2, 4)
+    assert all(bool(torch.isfinite(value).all()) for value in scores)
 
 
 @pytest.mark.parametrize("name", ["tiny", SMALL_CNN])
 def test_a_picture_smaller_than_a_stride(name: str) -> None:
     """A picture of 3 x 5 pixels has its logits, too."""
     with torch.no_grad():
-        assert segmenter(name).eval()(torch.randn(1, 3, 3, 5)).shape == (1, 3, 3, 5)
+        assert segmenter(name).eval()(torch.randn(1, 3, 3, 5)).logits.shape == (1, 3, 3, 5)
 
 
 def test_padding_does_not_decide_about_other_pictures() -> None:
@@ -46,7 +47,9 @@ def test_padding_does_not_decide_about_other_pictures() -> None:
     net = segmenter().eval()
     images = torch.randn(3, 3, 24, 40)
     with torch.no_grad():
-        torch.testing.assert_close(net(images)[1:2], net(images[1:2]), rtol=1e-4, atol=1e-5)
+        whole, alone = net(images), net(images[1:2])
+    torch.testing.assert_close(whole.logits[1:2], alone.logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(whole.tags[1:2], alone.tags, rtol=1e-4, atol=1e-5)
 
 
 def test_loss_falls() -> None:
@@ -58,7 +61,8 @@ def test_loss_falls() -> None:
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
     losses = []
     for _ in range(10):
-        loss = pixel_loss(net(images), labels, 255)
+        scores = net(images)
+        loss = pixel_loss(scores.logits, labels, 255) + tag_loss(scores.tags, labels, 255)
         losses.append(float(loss.detach()))
         optimizer.zero_grad()
         loss.backward()
@@ -94,7 +98,7 @@ def test_rebuilt_from_its_weights(name: str) -> None:
     again = build_segmenter(name, 2, tokens, net.state_dict()).eval()
     images = torch.randn(1, 3, 32, 24)
     with torch.no_grad():
-        assert torch.equal(net(images), again(images))
+        assert all(map(torch.equal, net(images), again(images)))
 
 
 def test_other_weights_are_refused() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from wsss_cli.ops.segmentation import averaged_probabilities, pixel_loss, winners
+from wsss_cli.ops.segmentation import averaged_probabilities, gated, pixel_loss, tag_loss, winners
 
 
 def test_loss_is_the_mean_over_known_pixels() -> None:
@@ -37,6 +37,24 @@ def test_nothing_known_is_no_loss() -> None:
     assert float(loss.detach()) == 0
     assert logits.grad is not None
     assert not logits.grad.any()
+
+
+def test_tag_loss_asks_for_the_classes_seen() -> None:
+    """One view with class 2 of two, tags certain and right; one with class 1, undecided; one unknown."""
+    labels = torch.full((3, 2, 2), 255)
+    labels[0], labels[1, 0, 0] = torch.tensor([[0, 2], [2, 255]]), 1
+    tags = torch.tensor([[-50.0, 50.0], [0.0, 0.0], [50.0, 50.0]])
+    assert float(tag_loss(tags, labels, 255)) == pytest.approx(math.log(2) / 2)
+    assert float(tag_loss(tags[2:], labels[2:], 255)) == 0
+
+
+def test_gate_lowers_what_is_not_there() -> None:
+    """A certain tag changes nothing, an unlikely one lowers its class everywhere, the background stays."""
+    logits = torch.randn(1, 3, 4, 5)
+    found = gated(logits, torch.tensor([[60.0, -6.0]]), 0.5)
+    torch.testing.assert_close(found[:, :2], logits[:, :2])
+    torch.testing.assert_close(found[:, 2], logits[:, 2] - 3.0, atol=2e-3, rtol=0)
+    torch.testing.assert_close(gated(logits, torch.tensor([[60.0, -6.0]]), 0.0), logits)
 
 
 def bright(images: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from wsss_cli.data.folder import read_item, read_run
 from wsss_cli.data.masks import decode_mask, read_classes
 from wsss_cli.errors import OutputMismatchError, RejectedInputError, UnsafeFileError, UsageError
 from wsss_cli.nets.backbones.load import load_backbone
-from wsss_cli.nets.segmenters import Segmenter
+from wsss_cli.nets.segmenters import Scores, Segmenter
 from wsss_cli.reporter import Silent
 from wsss_cli.runtime.seed import seed_everything
 from wsss_cli.stages import eval as scoring
@@ -28,11 +28,14 @@ CPU = Execution(device="cpu")
 
 
 class Colours(torch.nn.Module):
-    """Stands for a trained network: red is a cat, blue is a dog, all else background."""
+    """Stands for a trained network: red is a cat, blue is a dog, all else background; every tag is certain."""
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    tags = torch.tensor([50.0, 50.0])
+
+    def forward(self, images: torch.Tensor) -> Scores:
         red, _, blue = images.unbind(dim=1)
-        return 20 * torch.stack([torch.full_like(red, 0.3), red - blue, blue - red], dim=1)
+        logits = 20 * torch.stack([torch.full_like(red, 0.3), red - blue, blue - red], dim=1)
+        return Scores(logits, self.tags.expand(len(images), -1))
 
 
 def checkpoint(path: Path, classes: int = 2, **changes: Any) -> Path:
@@ -123,6 +126,17 @@ def test_large_images_are_shrunk_as_in_the_training(seeing: Path, tmp_path: Path
     assert read_run(tmp_path / "out").manifest["configuration"]["max_side"] == 512
     assert found[204:596, 404:1196].all()
     assert not found[:196].any()
+
+
+def test_tags_decide_with_the_pixels(
+    seeing: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A class that is not in the image as a whole is not at its pixels, unless the tags do not count."""
+    monkeypatch.setattr(Colours, "tags", torch.tensor([50.0, -50.0]))
+    segment(seeing, images, tmp_path / "out")
+    segment(seeing, images, tmp_path / "plain", PredictConfig(tag_weight=0.0))
+    assert set(np.unique(mask(tmp_path / "out", "a/2"))) == {0, 1}
+    assert set(np.unique(mask(tmp_path / "plain", "a/2"))) == {0, 1, 2}
 
 
 def test_the_crf_in_workers(seeing: Path, images: Path, tmp_path: Path) -> None:
@@ -241,7 +255,14 @@ def test_weights_that_are_not_finite(images: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"scales": ()}, {"scales": (0.0,)}, {"max_side": 5}, {"crf_preset": "sharp"}, {"precision": "x"}],
+    [
+        {"scales": ()},
+        {"scales": (0.0,)},
+        {"max_side": 5},
+        {"tag_weight": -1.0},
+        {"crf_preset": "sharp"},
+        {"precision": "x"},
+    ],
 )
 def test_numbers_are_checked(change: dict[str, Any]) -> None:
     """A value that cannot work is refused before any work."""

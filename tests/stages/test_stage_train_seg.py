@@ -155,7 +155,7 @@ def test_many_classes(images: Path, tmp_path: Path) -> None:
         tmp_path / "wide", images, ids=("c",), classes=names, payloads={"c": encode_mask(wide, names)}
     )
     summary = train(masks, tmp_path / "seg", dataclasses.replace(SHORT, epochs=1))
-    assert summary.figures["loss"] == pytest.approx(np.log(301), rel=0.3)
+    assert summary.figures["pixels"] == pytest.approx(np.log(301), rel=0.3)
 
 
 def test_bad_items_are_left_out(images: Path, tmp_path: Path) -> None:

@@ -29,6 +29,10 @@ def predict(
         int,
         typer.Option(help="Images with a longer side, in pixels, are shrunk first; 0: as in the training."),
     ] = DEFAULT.max_side,
+    tag_weight: Annotated[
+        float,
+        typer.Option(help="How much the classes seen in the whole image count; 0: pixels alone decide."),
+    ] = DEFAULT.tag_weight,
     crf: Annotated[bool, typer.Option("--crf", help="Snap the masks to image edges.")] = DEFAULT.crf,
     crf_preset: Annotated[
         str, typer.Option(help=f"Settings of the CRF: {', '.join(CRF_PRESETS)}.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -27,12 +27,20 @@ RATES = (1, 3, 6)  # dilations of the context branches, in steps of the deepest 
 OF_CLASSIFIER = "classifier.backbone."
 
 
+class Scores(NamedTuple):
+    """`logits` (B, 1 + C, H, W), class 0 is the background; `tags` (B, C), logits of "the class is in the image"."""
+
+    logits: Tensor
+    tags: Tensor
+
+
 class Segmenter(nn.Module):
-    """Images (B, 3, H, W) of any size -> logits (B, 1 + C, H, W); class 0 is the background.
+    """Images (B, 3, H, W) of any size -> what is at each pixel, and which classes there are at all.
 
     Deep features: the last map of a CNN; of a transformer its last map and those at one and two thirds of its
     depth. Context is gathered by dilated depthwise convolutions and a global mean, then refined at stride 4
-    with fine features: a CNN's own at stride 4, else two small convolutions over the image.
+    with fine features: a CNN's own at stride 4, else two small convolutions over the image. The tags come from
+    the deep features alone: the mean of the highest tenth of each class's map.
     """
 
     def __init__(self, backbone: ViT | CNN, classes: int) -> None:
@@ -50,15 +58,17 @@ class Segmenter(nn.Module):
         self.refine = _separable(WIDTH + DETAIL, WIDTH, 1)
         self.dropout = nn.Dropout2d(0.1)
         self.classify = nn.Conv2d(WIDTH, 1 + classes, 1)
+        self.tag = nn.Conv2d(width, classes, 1)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """images (B, 3, H, W), normalised -> logits (B, 1 + C, H, W)."""
+    def forward(self, images: Tensor) -> Scores:
+        """images (B, 3, H, W), normalised -> logits of pixels at the size of the images, and of tags."""
         height, width = images.shape[-2:]
         unit = max(self.backbone.stride, 4)
         padded = F.pad(images, (0, -width % unit, 0, -height % unit))
-        logits = self._quarter(padded)
+        deep, fine = self._features(padded)
+        logits = self._quarter(deep, fine)
         whole = F.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=False)
-        return whole[..., :height, :width]
+        return Scores(whole[..., :height, :width], _highest_tenth(self.tag(deep)))
 
     def param_groups(self, head_lr: float) -> list[Group]:
         """Trunk and head; the head learns `head_lr` times faster."""
@@ -66,9 +76,8 @@ class Segmenter(nn.Module):
             self.named_parameters(), lambda name: 1.0 if name.startswith("backbone.") else head_lr, is_flat
         )
 
-    def _quarter(self, images: Tensor) -> Tensor:
+    def _quarter(self, deep: Tensor, fine: Tensor) -> Tensor:
         """Logits at stride 4."""
-        deep, fine = self._features(images)
         x = self.project(deep)
         scene = self.scene(x.mean(dim=(2, 3), keepdim=True)).expand_as(x)
         x = self.gather(torch.cat([scene, *(branch(x) for branch in self.context)], dim=1))
@@ -139,6 +148,12 @@ def load_trunk(
             f"The classifier's weights do not fit {name}: {_last_line(error)} Check --backbone."
         ) from None
     return loaded
+
+
+def _highest_tenth(maps: Tensor) -> Tensor:
+    """Maps (B, C, h, w) -> the mean of their highest tenth (B, C)."""
+    flat = maps.flatten(2)
+    return flat.topk(max(1, flat.shape[-1] // 10), dim=-1).values.mean(dim=-1)
 
 
 def _last_line(error: RuntimeError) -> str:

@@ -18,6 +18,23 @@ def pixel_loss(logits: Tensor, labels: Tensor, ignore: int) -> Tensor:
     return F.cross_entropy(logits.float(), labels, ignore_index=ignore, reduction="sum") / known
 
 
+def tag_loss(tags: Tensor, labels: Tensor, ignore: int) -> Tensor:
+    """Mean binary cross-entropy of tag logits (B, C) with the classes seen in labels (B, H, W), 0 the background.
+
+    Views without a known pixel do not count; 0 where there is no other.
+    """
+    seen = torch.stack([(labels == index + 1).flatten(1).any(dim=1) for index in range(tags.shape[1])], dim=1)
+    known = (labels != ignore).flatten(1).any(dim=1).float()
+    each = F.binary_cross_entropy_with_logits(tags.float(), seen.float(), reduction="none").mean(dim=1)
+    return (each * known).sum() / known.sum().clamp(min=1)
+
+
+def gated(logits: Tensor, tags: Tensor, weight: float) -> Tensor:
+    """Logits (B, 1 + C, H, W) with every class lowered by `weight` times the log-probability of its tag (B, C)."""
+    prior = F.pad(weight * F.logsigmoid(tags.float()), (1, 0))
+    return logits.float() + prior[:, :, None, None]
+
+
 def averaged_probabilities(
     network: Callable[[Tensor], Tensor], images: Tensor, scales: Sequence[float], flip: bool
 ) -> Tensor:

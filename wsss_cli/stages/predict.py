@@ -25,7 +25,7 @@ from wsss_cli.nets.segmenters import Segmenter, build_segmenter
 from wsss_cli.ops.augment import bounded_size, resize_image
 from wsss_cli.ops.crf import Pairwise
 from wsss_cli.ops.crf_mask import CrfWork
-from wsss_cli.ops.segmentation import averaged_probabilities, winners
+from wsss_cli.ops.segmentation import averaged_probabilities, gated, winners
 from wsss_cli.reporter import Reporter
 from wsss_cli.runtime.device import autocast, choose_device, choose_precision
 from wsss_cli.runtime.executor import run_isolated
@@ -189,11 +189,10 @@ class _Predictor:
         view = ((picture.to(self.device).float() / 255 - mean) / std)[None]
         try:
             with autocast(self.device, self.config.precision):
-                found = averaged_probabilities(self.segmenter, view, self.config.scales, self.config.flip)[
-                    0
-                ].cpu()
+                found = averaged_probabilities(self._logits, view, self.config.scales, self.config.flip)
         except torch.OutOfMemoryError as error:
             raise ItemError("memory", "The image does not fit into memory. Pass --max-side.") from error
+        found = found[0].cpu()
         if not bool(torch.isfinite(found).all()):
             raise ItemError(
                 "probabilities-not-finite",
@@ -203,3 +202,7 @@ class _Predictor:
         likely[0] = True
         small: NDArray[np.uint8] = np.ascontiguousarray(picture.permute(1, 2, 0).numpy())
         return _Look(digest, image.shape[:2], small, found[likely], likely.nonzero()[:, 0].numpy())
+
+    def _logits(self, images: Tensor) -> Tensor:
+        scores = self.segmenter(images)
+        return gated(scores.logits, scores.tags, self.config.tag_weight)

@@ -25,7 +25,7 @@ from wsss_cli.nets.backbones.load import NORMALISATIONS, Loaded, resolve_name
 from wsss_cli.nets.backbones.vit import ViT
 from wsss_cli.nets.segmenters import Segmenter, load_trunk
 from wsss_cli.ops.augment import JointView, bounded_size, resize_pair
-from wsss_cli.ops.segmentation import pixel_loss
+from wsss_cli.ops.segmentation import pixel_loss, tag_loss
 from wsss_cli.reporter import Reporter
 from wsss_cli.runtime.device import choose_device, choose_precision, loading_processes
 from wsss_cli.runtime.mask_batches import MaskedImages, Pair
@@ -195,7 +195,11 @@ class _Training:
 
         def losses(batch: Any, _epoch: int, _step: int, _steps: int) -> dict[str, Tensor]:
             images, labels = to_device(batch, self.device)
-            return {"loss": pixel_loss(self.segmenter(images), labels, pairs.ignore)}
+            scores = self.segmenter(images)
+            return {
+                "pixels": pixel_loss(scores.logits, labels, pairs.ignore),
+                "tags": tag_loss(scores.tags, labels, pairs.ignore),
+            }
 
         state = fit(
             self.segmenter, losses, self.segmenter.param_groups(config.head_lr),
