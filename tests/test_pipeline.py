@@ -1,9 +1,14 @@
-"""All commands on a dozen sample images: what they leave, that a second run changes nothing."""
+"""All commands on a dozen sample images: what they leave, that a second run changes nothing, and a killed one."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +18,7 @@ from wsss_cli.cli import main
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "sample_data"
 IMAGES = 12
+SECONDS = 300.0  # that a start may take on a busy machine
 TINY = "--backbone tiny --epochs 1 --batch-size 4 --device cpu --workers 1"
 CAMS = "cams cls/ckpt.pt images --labels labels.csv --device cpu -o cams"
 COMMANDS = (
@@ -115,3 +121,44 @@ def test_deleted_maps_are_made_again(project: Path, copy: Path) -> None:
     changed = [name for name in after if after[name] != before[name] and name.startswith("items/")]
     assert len(changed) == IMAGES // 3
     assert payloads(copy / "cams") == payloads(project / "cams")
+
+
+def killed_after_two(items: Path) -> int:
+    """Start cams in another process and kill it once two maps are there; how many it left."""
+    command = [sys.executable, "-m", "wsss_cli", *CAMS.split(), "--quiet"]
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    end = time.monotonic() + SECONDS
+    while process.poll() is None and time.monotonic() < end and len(list(items.glob("*.npz"))) < 2:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return len(list(items.glob("*.npz")))
+
+
+def test_killed_in_the_middle_of_cams(project: Path, copy: Path) -> None:
+    """After SIGKILL the same command ends with the bytes of an undisturbed run, and so do those after it."""
+    for _ in range(3):  # this process may get no turn while the other does all its work
+        shutil.rmtree(copy / "cams", ignore_errors=True)
+        left = killed_after_two(copy / "cams" / "items")
+        if left < IMAGES:
+            break
+
+    assert 2 <= left < IMAGES
+    assert json.loads((copy / "cams" / "manifest.json").read_text())["status"] == "running"
+    assert perform(COMMANDS[1:4]) == [0, 0, 0]
+    for name in ("cams", "crf", "masks"):
+        assert payloads(copy / name) == payloads(project / name)
+
+
+def test_a_run_with_a_broken_image_goes_on(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One unreadable image costs that image: all stages are made and scored without it, and the end is exit 3."""
+    (copy / "images" / "scene_003.jpg").write_bytes(b"no image")
+    typed = f"run images --labels labels.csv --truth truth --method cam --image-size 32 {TINY}"
+
+    assert main([*typed.split(), "--seg-epochs", "1", "-o", "run"]) == 3
+    err = capsys.readouterr().err
+    assert "1 of 12 items failed" in err
+    assert "1 of 12 predictions missing (skip), first: 'scene_003'" in err
+    for name in ("cams", "crf", "pseudo-labels", "predictions"):
+        metrics = json.loads((copy / "run" / f"eval-{name}" / "metrics.json").read_text())
+        assert metrics["images"] == IMAGES - 1
