@@ -194,6 +194,7 @@ def test_no_orphan_outlives_its_parent(how: signal.Signals, tmp_path: Path) -> N
         [sys.executable, "-c", PARENT, str(HERE), str(tmp_path)],
         stderr=subprocess.DEVNULL,
         cwd=HERE.parents[1],
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job inherits "ignore"
     )
     deadline = time.monotonic() + 120  # a busy machine starts processes slowly
     while len(workers := [int(path.name) for path in tmp_path.iterdir()]) < 2:
