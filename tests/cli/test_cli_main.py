@@ -267,6 +267,7 @@ def test_failed_items_end_with_3_unless_allowed(
     err = capsys.readouterr().err
     assert "  failed [b]: y\\x1b\n" in err
     assert ("error[E_ITEM]: 2 of 4 items failed" in err) == (code == 3)
+    assert ("run the same command again" in err) == (code == 3)
 
 
 @pytest.mark.parametrize(("allowed", "code"), [("4%", 3), ("5%", 0)])
@@ -277,7 +278,9 @@ def test_a_share_is_of_all_items(
     pretend(summary(counts=None, failures={"a": "x"}, total=20))
 
     assert main([*CAMS, "--allow-failed", allowed]) == code
-    assert ("1 of 20 items failed" in capsys.readouterr().err) == (code == 3)
+    err = capsys.readouterr().err
+    assert ("1 of 20 items failed" in err) == (code == 3)
+    assert ("run it again with --overwrite" in err) == (code == 3)
 
 
 def test_failures_are_shortened_unless_verbose(

@@ -86,12 +86,13 @@ class Console:
                 f"Cannot write to stdout: {error.strerror}. The results themselves are in {summary.out}."
             ) from error
 
-    def show_failed(self, failed: int, total: int, out: Path) -> None:
-        """The line that explains exit 3."""
+    def show_failed(self, failed: int, total: int, out: Path, *, trained: bool) -> None:
+        """The line that explains exit 3; a finished training does not go on with mended images, but starts anew."""
+        again = "run it again with --overwrite" if trained else "run the same command again"
         write_error(
             "E_ITEM",
             f"{failed} of {total} items failed; {out} names them. "
-            f"Mend them and run the same command again, or pass --allow-failed {failed}.",
+            f"Mend them and {again}, or pass --allow-failed {failed}.",
         )
 
     def _show_failures(self, summary: Summary) -> None:

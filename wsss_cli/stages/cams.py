@@ -25,6 +25,7 @@ from wsss_cli.labels import read_labels
 from wsss_cli.methods import METHODS
 from wsss_cli.methods.assembly import check_refinement, rebuild
 from wsss_cli.ops.cam import Localise, multi_scale, normalise, resize
+from wsss_cli.ops.pictures import normalised
 from wsss_cli.registry import unknown
 from wsss_cli.reporter import Reporter
 from wsss_cli.runtime.device import autocast, choose_device, choose_precision
@@ -196,7 +197,8 @@ class _Localiser:
     def cam(self, image: NDArray[np.uint8], tags: tuple[int, ...] | None) -> Cam:
         """uint8 (H, W, 3) and its classes, or None to predict them -> maps at the stored stride."""
         height, width = image.shape[:2]
-        picture = self._normalised(image)
+        pixels = torch.from_numpy(image).permute(2, 0, 1)
+        picture = normalised(pixels, self.about["mean"], self.about["std"], self.device)
         with autocast(self.device, self.config.precision):
             scores = self._probabilities(picture)
             keys = (
@@ -229,13 +231,6 @@ class _Localiser:
             raise ItemError("memory", "The image does not fit into memory. Pass --max-side.") from error
         result: NDArray[np.float32] = resize(normalise(maps.float()), size)[0].cpu().numpy()
         return result
-
-    def _normalised(self, image: NDArray[np.uint8]) -> Tensor:
-        picture = torch.from_numpy(image).permute(2, 0, 1)[None].to(self.device).float() / 255
-        mean, std = (
-            torch.tensor(self.about[key], device=self.device)[:, None, None] for key in ("mean", "std")
-        )
-        return (picture - mean) / std
 
     def _bounded(self, picture: Tensor) -> Tensor:
         height, width = picture.shape[-2:]

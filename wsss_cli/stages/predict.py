@@ -25,6 +25,7 @@ from wsss_cli.nets.segmenters import Segmenter, build_segmenter
 from wsss_cli.ops.augment import bounded_size, resize_image
 from wsss_cli.ops.crf import Pairwise
 from wsss_cli.ops.crf_mask import CrfWork
+from wsss_cli.ops.pictures import normalised
 from wsss_cli.ops.segmentation import averaged_probabilities, gated, winners
 from wsss_cli.reporter import Reporter
 from wsss_cli.runtime.device import autocast, choose_device, choose_precision
@@ -183,10 +184,7 @@ class _Predictor:
         """uint8 (H, W, 3) -> probabilities, at no more than `max_side`, of the classes that may be there."""
         size = bounded_size(image.shape, self.config.max_side)
         picture = resize_image(torch.from_numpy(image).permute(2, 0, 1), size)
-        mean, std = (
-            torch.tensor(self.about[key], device=self.device)[:, None, None] for key in ("mean", "std")
-        )
-        view = ((picture.to(self.device).float() / 255 - mean) / std)[None]
+        view = normalised(picture, self.about["mean"], self.about["std"], self.device)
         try:
             with autocast(self.device, self.config.precision):
                 found = averaged_probabilities(self._logits, view, self.config.scales, self.config.flip)
