@@ -184,3 +184,19 @@ def test_options_are_checked() -> None:
     ):  # fmt: skip
         with pytest.raises(UsageError):
             METHODS.load(name).TrainOptions(**options)
+
+
+@pytest.mark.parametrize("name", ["mct", "aream"])
+def test_a_class_that_the_patch_head_misses_keeps_its_attention(name: str) -> None:
+    """Where the patch map is negative everywhere, ReLU leaves an empty map and softplus the class token's attention."""
+    method, module = make(name), METHODS.load(name)
+    images, _ = batch()
+    torch.nn.init.constant_(method.classifier.head.bias, -50.0)
+    found = {
+        activation: module.localiser(method, module.CamsOptions(activation=activation))(images)
+        for activation in ("relu", "softplus")
+    }
+    assert not found["relu"].any()
+    assert (found["softplus"].amax(dim=(2, 3)) > found["softplus"].amin(dim=(2, 3))).all()
+    with pytest.raises(UsageError, match="activation is 'tanh'; choose one of relu, softplus"):
+        module.CamsOptions(activation="tanh")

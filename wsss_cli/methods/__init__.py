@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from wsss_cli.errors import UsageError
 from wsss_cli.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from torch import Tensor, nn
 
@@ -30,6 +31,12 @@ METHODS = Registry(
         "aream": "wsss_cli.methods.aream",
     },
 )
+
+
+def require_choice(option: str, value: str, choices: Sequence[str]) -> None:
+    """Raise `UsageError` unless the option of a method has one of the values it can have."""
+    if value not in choices:
+        raise UsageError(f"{option} is '{value}'; choose one of {', '.join(choices)}.")
 
 
 class Progress(NamedTuple):

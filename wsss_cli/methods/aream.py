@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsss_cli.errors import UsageError
-from wsss_cli.methods import ParamGroup, Progress
+from wsss_cli.methods import ParamGroup, Progress, require_choice
 from wsss_cli.nets.backbones.vit import ViT
 from wsss_cli.nets.classifiers import POOLS, Scores, TokenClassifier
 from wsss_cli.nets.trainable import token_groups
@@ -44,7 +44,7 @@ from wsss_cli.ops.attention import (
     layer_range,
     normalised_entropy,
 )
-from wsss_cli.ops.cam import Localise, multi_scale, normalise
+from wsss_cli.ops.cam import ACTIVATIONS, Localise, multi_scale, normalise
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,10 @@ class TrainOptions:
     head_lr: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.pool not in POOLS:
-            raise UsageError(f"pool is '{self.pool}'; choose one of {', '.join(POOLS)}.")
+        require_choice("pool", self.pool, POOLS)
         if self.cls_epochs < 0:
             raise UsageError(f"cls_epochs is {self.cls_epochs}; it must be at least 0.")
-        if self.weights not in ("entropy", "uniform"):
-            raise UsageError(f"weights is '{self.weights}'; choose entropy or uniform.")
+        require_choice("weights", self.weights, ("entropy", "uniform"))
         if not 0 < self.background_low <= self.background_high < 1:
             raise UsageError(
                 f"background_low {self.background_low} and background_high {self.background_high} "
@@ -84,12 +82,15 @@ class CamsOptions:
     """Last layers whose class attention is used (0: all), and the range of layers whose patch affinity is.
 
     The range is half open and in twelfths of the depth: (5, 10) is layers 5 to 9 of 12, counted from 0.
+    `activation` of the patch map where each class has its token, as in `mct`; maps of a plain classifier stay signed.
     """
 
     class_layers: int = 3
     patch_layers: tuple[float, ...] = (0.0, 12.0)
+    activation: str = "softplus"
 
     def __post_init__(self) -> None:
+        require_choice("activation", self.activation, tuple(ACTIVATIONS))
         if len(self.patch_layers) != 2 or not 0 <= self.patch_layers[0] < self.patch_layers[1] <= 12:
             raise UsageError(
                 f"patch_layers is {self.patch_layers}; write first,end with 0 <= first < end <= 12."
@@ -116,7 +117,7 @@ CAMS_PRESETS: dict[str, dict[str, Any]] = {
         "scales": (1.0,),
         "flip": True,
         "max_side": 0,
-        "options": {"class_layers": 0, "patch_layers": (0.0, 12.0)},
+        "options": {"class_layers": 0, "patch_layers": (0.0, 12.0), "activation": "relu"},
     },
 }
 
@@ -167,7 +168,7 @@ class Aream(nn.Module):
             "patch": F.multilabel_soft_margin_loss(scores.logits[1].float(), targets),
         }
         if regularised:
-            maps = watch.attention.fuse(scores.maps.detach().float(), use_class_tokens=True)
+            maps = watch.attention.fuse(scores.maps.detach().float().relu(), use_class_tokens=True)
             labels = self.labels(images, targets, maps)
             aff = affinity_labels(labels, (maps.shape[-2], maps.shape[-1]))
             terms["aff"] = self.options.affinity_weight * self.affinity_term(watch.deep, aff)
@@ -200,8 +201,8 @@ class Aream(nn.Module):
     def label_maps(self, images: Tensor) -> Tensor:
         """X' (B, C, h, w): class attention of all layers, affinity of the shallow ones weighted by ŵ_l."""
         attention = self._label_attention()
-        maps = self.classifier(images, attention).maps
-        return attention.fuse(maps.float(), use_class_tokens=True)
+        maps = self.classifier(images, attention).maps.float().relu()
+        return attention.fuse(maps, use_class_tokens=True)
 
     def _label_attention(self) -> AttentionSum:
         backbone, k = self.classifier.backbone, self.split
@@ -250,8 +251,8 @@ class Aream(nn.Module):
     def image_entropies(self, images: Tensor, targets: Tensor) -> Tensor:
         """E (B, L) in bits for images (B, 3, H, W) with tags (B, C)."""
         watch = LayerEntropies(self.classifier.backbone.prefix)
-        maps = self.classifier(images, watch).maps
-        return watch.entropies(maps.float(), targets)
+        maps = self.classifier(images, watch).maps.float().relu()
+        return watch.entropies(maps, targets)
 
 
 def build(backbone: ViT, classes: int, options: TrainOptions) -> Aream:
@@ -279,10 +280,13 @@ def localiser(method: Any, options: CamsOptions) -> Localise:
     class_weights = last_layers(options.class_layers, backbone.layers)
     first, end = options.patch_layers
     patch_weights = layer_range(first, end, backbone.layers)
+    positive = ACTIVATIONS[options.activation]
 
     def localise(images: Tensor) -> Tensor:
         attention = AttentionSum(backbone.class_tokens, backbone.prefix, class_weights, patch_weights)
-        maps = classifier(images, attention).maps
-        return attention.fuse(maps.float(), use_class_tokens=classifier.tokens_are_classes)
+        maps = classifier(images, attention).maps.float()
+        if not classifier.tokens_are_classes:
+            return attention.fuse(maps, use_class_tokens=False)
+        return attention.fuse(positive(maps), use_class_tokens=True)
 
     return localise

@@ -17,8 +17,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsss_cli.errors import UsageError
-from wsss_cli.methods import ParamGroup, Progress
+from wsss_cli.methods import ParamGroup, Progress, require_choice
 from wsss_cli.nets.backbones.cnn import CNN
 from wsss_cli.nets.backbones.vit import ViT
 from wsss_cli.nets.classifiers import POOLS, PatchClassifier, Scores
@@ -34,8 +33,7 @@ class TrainOptions:
     head_lr: float = 10.0
 
     def __post_init__(self) -> None:
-        if self.pool not in POOLS:
-            raise UsageError(f"pool is '{self.pool}'; choose one of {', '.join(POOLS)}.")
+        require_choice("pool", self.pool, POOLS)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """MCTformer-V2: one class token for each class (Xu et al. 2022, "Multi-class token transformer", arXiv 2203.02891).
 
-With S_l the head-mean attention of layer l, S^cp from class tokens to patches, S^pp between patches, and X = ReLU(M):
+With S_l the head-mean attention of layer l, S^cp from class tokens to patches, S^pp between patches, X = ReLU(M) of the
+patch map M:
 
     X ← X ⊙ Σ_{last 3 layers} S_l^cp          class attention
     X ← Σ_l S_l^pp X                          patch affinity, all layers
@@ -22,12 +23,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsss_cli.errors import UsageError
-from wsss_cli.methods import ParamGroup, Progress
+from wsss_cli.methods import ParamGroup, Progress, require_choice
 from wsss_cli.nets.backbones.vit import ViT
 from wsss_cli.nets.classifiers import POOLS, Scores, TokenClassifier
 from wsss_cli.nets.trainable import token_groups
 from wsss_cli.ops.attention import AttentionSum, last_layers
-from wsss_cli.ops.cam import Localise
+from wsss_cli.ops.cam import ACTIVATIONS, Localise
 
 
 @dataclass(frozen=True)
@@ -44,16 +45,23 @@ class TrainOptions:
     head_lr: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.pool not in POOLS:
-            raise UsageError(f"pool is '{self.pool}'; choose one of {', '.join(POOLS)}.")
+        require_choice("pool", self.pool, POOLS)
 
 
 @dataclass(frozen=True)
 class CamsOptions:
-    """Last layers whose class attention (`class_layers`) and patch affinity (`patch_layers`) are used; 0 is all."""
+    """Last layers whose class attention (`class_layers`) and patch affinity (`patch_layers`) are used; 0 is all.
+
+    `activation` of the patch map, softplus | relu. Where the patch head misses a class that the tags name, ReLU leaves
+    nothing for its token's attention to act on.
+    """
 
     class_layers: int = 3
     patch_layers: int = 0
+    activation: str = "softplus"
+
+    def __post_init__(self) -> None:
+        require_choice("activation", self.activation, tuple(ACTIVATIONS))
 
 
 PAPER = {
@@ -72,7 +80,7 @@ SCRATCH = {
 TRAIN_PRESETS: dict[str, dict[str, Any]] = {"default": {}, "scratch": SCRATCH, "paper": PAPER}
 CAMS_PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    "paper": {"scales": (1.0,), "flip": True, "max_side": 0},
+    "paper": {"scales": (1.0,), "flip": True, "max_side": 0, "options": {"activation": "relu"}},
 }
 
 
@@ -134,10 +142,11 @@ def localiser(method: Any, options: CamsOptions) -> Localise:
     classifier, backbone = method.classifier, method.classifier.backbone
     class_weights = last_layers(options.class_layers, backbone.layers)
     patch_weights = last_layers(options.patch_layers, backbone.layers)
+    positive = ACTIVATIONS[options.activation]
 
     def localise(images: Tensor) -> Tensor:
         attention = AttentionSum(backbone.class_tokens, backbone.prefix, class_weights, patch_weights)
-        maps = classifier(images, attention).maps
-        return attention.fuse(maps.float(), use_class_tokens=True)
+        maps = positive(classifier(images, attention).maps.float())
+        return attention.fuse(maps, use_class_tokens=True)
 
     return localise

@@ -14,7 +14,7 @@ TOP_SHARE = 0.1  # of the positions, for the pool "top"
 
 
 class Scores(NamedTuple):
-    """`logits`: one (B, C) for each head, all trained with the tags; `maps`: (B, C, h, w) before any refinement."""
+    """`logits`: one (B, C) for each head, all trained with the tags; `maps`: signed (B, C, h, w), not yet refined."""
 
     logits: tuple[Tensor, ...]
     maps: Tensor
@@ -24,7 +24,7 @@ class TokenClassifier(nn.Module):
     """One class token for each class beside a patch head (MCTformer-V2, arXiv 2203.02891).
 
     Class logits are the mean over D of the output class tokens, patch logits the spatial mean of the patch map M
-    (3x3 convolution, no final LayerNorm before either); the activation map is ReLU(M). State dict keys are MCTformer's.
+    (3x3 convolution, no final LayerNorm before either). State dict keys are MCTformer's.
     """
 
     tokens_are_classes = True
@@ -38,11 +38,11 @@ class TokenClassifier(nn.Module):
         self.head = nn.Conv2d(backbone.width, classes, kernel_size=3, padding=1)
 
     def forward(self, images: Tensor, observe: Observer | None = None) -> Scores:
-        """images (B, 3, H, W) -> logits (class tokens, patches) and maps >= 0."""
+        """images (B, 3, H, W) -> logits (class tokens, patches) and the patch map M."""
         tokens = self.backbone(images, observe, final_norm=False)
         patch_map = self.head(tokens.patches)
         logits = tokens.classes.mean(dim=-1), pooled(patch_map, self.pool)
-        return Scores(logits, patch_map.relu())
+        return Scores(logits, patch_map)
 
 
 class PatchClassifier(nn.Module):

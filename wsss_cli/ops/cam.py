@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Localise = Callable[[Tensor], Tensor]  # images (B, 3, H, W) -> raw maps (B, C, h, w)
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "softplus": F.softplus}
 
 
 def normalise(maps: Tensor, epsilon: float = 1e-6) -> Tensor:
