@@ -76,7 +76,7 @@ class TrainClsConfig:
     schedule: str = "cosine"
     drop_path: float = 0.1
     image_size: int = 224
-    augment: str = "light"
+    augment: str = "imagenet"
     normalisation: str = "auto"  # the backbone's own, as timm knows it
     seed: int = 0
     precision: str = "auto"

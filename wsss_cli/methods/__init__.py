@@ -17,7 +17,7 @@ from wsss_cli.errors import UsageError
 from wsss_cli.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -31,6 +31,12 @@ METHODS = Registry(
         "aream": "wsss_cli.methods.aream",
     },
 )
+
+
+# What every method's preset "scratch" sets for the training: small images, large steps, whole objects in sight.
+FROM_SCRATCH: Mapping[str, Any] = {
+    "epochs": 30, "batch_size": 8, "lr": 1e-3, "drop_path": 0.0, "image_size": 96, "augment": "light"
+}  # fmt: skip
 
 
 def require_choice(option: str, value: str, choices: Sequence[str]) -> None:

@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsss_cli.errors import UsageError
-from wsss_cli.methods import ParamGroup, Progress, require_choice
+from wsss_cli.methods import FROM_SCRATCH, ParamGroup, Progress, require_choice
 from wsss_cli.nets.backbones.vit import ViT
 from wsss_cli.nets.classifiers import POOLS, Scores, TokenClassifier
 from wsss_cli.nets.trainable import token_groups
@@ -106,10 +106,7 @@ PAPER = {
     "schedule": "timm-epochs",
     "options": {"cls_epochs": 10, "token_spread": 0.0, "token_lr": 1.0, "weights": "uniform"},
 }
-SCRATCH = {
-    "epochs": 30, "batch_size": 8, "lr": 1e-3, "drop_path": 0.0, "image_size": 96,
-    "options": {"pool": "top", "token_lr": 1.0},
-}  # fmt: skip
+SCRATCH = {**FROM_SCRATCH, "options": {"pool": "top", "token_lr": 1.0}}
 TRAIN_PRESETS: dict[str, dict[str, Any]] = {"default": {}, "scratch": SCRATCH, "paper": PAPER}
 CAMS_PRESETS: dict[str, dict[str, Any]] = {
     "default": {},

@@ -17,7 +17,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsss_cli.methods import ParamGroup, Progress, require_choice
+from wsss_cli.methods import FROM_SCRATCH, ParamGroup, Progress, require_choice
 from wsss_cli.nets.backbones.cnn import CNN
 from wsss_cli.nets.backbones.vit import ViT
 from wsss_cli.nets.classifiers import POOLS, PatchClassifier, Scores
@@ -41,10 +41,7 @@ class CamsOptions:
     """Nothing to set: the maps are taken as they are."""
 
 
-SCRATCH = {
-    "epochs": 30, "batch_size": 8, "lr": 1e-3, "drop_path": 0.0, "image_size": 96,
-    "options": {"pool": "top", "head_lr": 1.0},
-}  # fmt: skip
+SCRATCH = {**FROM_SCRATCH, "options": {"pool": "top", "head_lr": 1.0}}
 TRAIN_PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "scratch": SCRATCH,

@@ -6,14 +6,15 @@ import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
-AUGMENTS = ("light", "imagenet", "none")
+AUGMENTS = ("imagenet", "light", "none")
 
 
 def training_view(augment: str, size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> v2.Compose:
     """A transform uint8 (3, H, W) -> normalised float (3, size, size), drawn from torch's random state.
 
-    `light`: crops of 30 to 100 % of the area, mirror, colour jitter: whole objects stay in sight, which maps need.
-    `imagenet`: timm's recipe of the published methods (crops from 8 %, RandAugment 2 of magnitude 9, erasing).
+    `imagenet`: the recipe of the published methods (crops of 8 to 100 % of the area, mirror, RandAugment 2 of magnitude
+    9, erasing). A few hundred photographs cannot be learnt by heart so: better tags, better maps.
+    `light`: crops of 30 to 100 %, mirror, colour jitter; whole objects stay in sight, for networks without weights.
     `none`: the picture stretched to size.
     """
     bicubic = InterpolationMode.BICUBIC
