@@ -235,7 +235,8 @@ class TrainSegConfig:
     schedule: str = "poly"
     drop_path: float = 0.1
     crop_size: int = 224  # bounded by the largest image
-    scale_range: tuple[float, float] = (0.5, 1.5)
+    scale_range: tuple[float, float] = (0.4, 1.5)
+    augment: str = "strong"
     max_side: int = 512  # larger images are shrunk to it first
     normalisation: str = "auto"  # the backbone's own, as timm knows it
     seed: int = 0

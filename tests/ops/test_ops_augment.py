@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from wsss_cli.ops.augment import JITTER, JointView, bounded_size, resize_image, resize_pair
+from wsss_cli.ops.augment import AUGMENTS, JITTER, JointView, bounded_size, resize_image, resize_pair
 
 MEAN, STD = (0.2, 0.4, 0.6), (0.5, 0.5, 0.5)
 IGNORE = 255
@@ -19,8 +19,8 @@ def coloured(height: int, width: int) -> tuple[Tensor, Tensor]:
     return (odd * 200).to(torch.uint8)[None].repeat(3, 1, 1), (odd * 3).to(torch.uint8)
 
 
-def view(size: int, scales: tuple[float, float] = (1.0, 1.0)) -> JointView:
-    return JointView(size, scales, MEAN, STD, IGNORE)
+def view(size: int, scales: tuple[float, float] = (1.0, 1.0), augment: str = "light") -> JointView:
+    return JointView(size, scales, MEAN, STD, IGNORE, augment)
 
 
 def brightness(picture: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ def test_ignored_pixels_stay_ignored() -> None:
 def test_wide_labels() -> None:
     """Labels above 255 and an ignore value of 65535 come through."""
     mask = torch.full((20, 20), 300, dtype=torch.int32)
-    cut = JointView(32, (0.5, 0.5), MEAN, STD, 65535)
+    cut = JointView(32, (0.5, 0.5), MEAN, STD, 65535, "light")
     labels = cut(torch.zeros(3, 20, 20, dtype=torch.uint8), mask)[1]
     assert labels.unique().tolist() == [300, 65535]
 
@@ -107,6 +107,35 @@ def test_same_seed_same_view() -> None:
     assert torch.equal(views[0][0], views[1][0])
     assert torch.equal(views[0][1], views[1][1])
     assert not torch.equal(views[0][0], views[2][0])
+
+
+def test_only_the_look_depends_on_the_augmentation() -> None:
+    """The same seed gives the same labels under every augmentation; `none` shows the very pixels, `strong` seldom."""
+    image, mask = coloured(40, 56)
+    looks: dict[str, list[Tensor]] = {augment: [] for augment in AUGMENTS}
+    for seed in range(20):
+        labels = []
+        for augment, found in looks.items():
+            torch.manual_seed(seed)
+            picture, mine = view(32, (0.5, 2.0), augment)(image, mask)
+            found.append(picture)
+            labels.append(mine)
+        assert torch.equal(labels[0], labels[1])
+        assert torch.equal(labels[0], labels[2])
+    changed = [not torch.allclose(a, b) for a, b in zip(looks["strong"], looks["none"], strict=True)]
+    assert sum(changed) > 15
+
+
+def test_strong_erases_a_box_at_times() -> None:
+    """Of a picture of one colour some views have a noisy box and keep its labels; the rest are flat."""
+    image, mask = torch.full((3, 40, 40), 90, dtype=torch.uint8), torch.ones(40, 40, dtype=torch.uint8)
+    noisy = []
+    for seed in range(40):
+        torch.manual_seed(seed)
+        picture, labels = view(32, augment="strong")(image, mask)
+        assert (labels == 1).all()
+        noisy.append(float(picture.std(dim=(1, 2)).max()) > 1e-3)
+    assert 2 <= sum(noisy) <= 20
 
 
 def test_bounded_size() -> None:

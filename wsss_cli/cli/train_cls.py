@@ -50,7 +50,9 @@ def train_cls(
     image_size: Annotated[
         int, typer.Option(help="Side of the square trained on, in pixels.")
     ] = DEFAULT.image_size,
-    augment: Annotated[str, typer.Option(help="How images are varied: imagenet, light or none.")] = DEFAULT.augment,
+    augment: Annotated[
+        str, typer.Option(help="How images are varied: imagenet, light or none.")
+    ] = DEFAULT.augment,
     normalisation: Annotated[
         str, typer.Option(help="Mean and deviation of the input; auto: the backbone's own.")
     ] = DEFAULT.normalisation,

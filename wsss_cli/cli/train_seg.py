@@ -55,6 +55,9 @@ def train_seg(
     scale_range: Annotated[
         tuple[float, float], typer.Option(metavar="LOW HIGH", help="Bounds of the random resizing.")
     ] = DEFAULT.scale_range,
+    augment: Annotated[
+        str, typer.Option(help="How images are varied: strong, light or none.")
+    ] = DEFAULT.augment,
     max_side: Annotated[
         int, typer.Option(help="Images with a longer side, in pixels, are shrunk first.")
     ] = DEFAULT.max_side,

@@ -10,14 +10,16 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
-JITTER = 0.3  # of brightness, contrast and saturation, as train-cls has it
+AUGMENTS = ("strong", "light", "none")
+JITTER = 0.3  # of brightness, contrast and saturation in `light`, as train-cls has it
 
 
 class JointView:
     """Image uint8 (3, H, W) and mask (H, W) -> a normalised float crop (3, S, S) and its labels int64 (S, S).
 
-    The pair is resized by a factor from `scales` (log-uniform), cropped to `size`, mirrored half of the time;
-    only the image's colours vary. Beyond the border the image has the mean colour and the label is `ignore`.
+    The pair is resized by a factor from `scales` (log-uniform), cropped to `size`, mirrored half of the time.
+    Beyond the border the image has the mean colour and the label is `ignore`. Then only the image varies:
+    `strong` changes its colours twice and at times erases a box, whose labels stay; `light` jitters them.
     Everything random is drawn from torch's random state.
     """
 
@@ -28,6 +30,7 @@ class JointView:
         mean: tuple[float, ...],
         std: tuple[float, ...],
         ignore: int,
+        augment: str,
     ) -> None:
         self.scales = scales
         grey = [round(255 * value) for value in mean]
@@ -35,12 +38,13 @@ class JointView:
         self.geometry = v2.Compose(
             [v2.RandomCrop(size, pad_if_needed=True, fill=fill), v2.RandomHorizontalFlip()]
         )
-        self.colours = v2.Compose(
-            [
-                v2.ColorJitter(JITTER, JITTER, JITTER),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize(list(mean), list(std)),
-            ]
+        finish = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
+        self.look = v2.Compose(
+            {
+                "strong": [_colour_change(), _colour_change(), *finish, _erasing()],
+                "light": [v2.ColorJitter(JITTER, JITTER, JITTER), *finish],
+                "none": finish,
+            }[augment]
         )
 
     def __call__(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,8 +54,31 @@ class JointView:
         size = [max(1, round(side * factor)) for side in image.shape[-2:]]
         picture, labels = resize_pair(image, mask, size)
         picture, labels = self.geometry(tv_tensors.Image(picture), tv_tensors.Mask(labels))
-        view: Tensor = self.colours(picture)
+        view: Tensor = self.look(picture)
         return view.as_subclass(Tensor), labels.as_subclass(Tensor).long()
+
+
+def _colour_change() -> v2.RandomChoice:
+    """One of RandAugment's operations that leave every pixel where it is, or nothing."""
+    return v2.RandomChoice(
+        [
+            v2.Identity(),
+            v2.ColorJitter(brightness=0.8),
+            v2.ColorJitter(contrast=0.8),
+            v2.ColorJitter(saturation=0.8),
+            v2.RandomAutocontrast(p=1.0),
+            v2.RandomEqualize(p=1.0),
+            v2.RandomPosterize(bits=4, p=1.0),
+            v2.RandomSolarize(threshold=160, p=1.0),
+            v2.RandomAdjustSharpness(sharpness_factor=1.8, p=1.0),
+            v2.RandomInvert(p=1.0),
+            v2.RandomGrayscale(p=1.0),
+        ]
+    )
+
+
+def _erasing() -> v2.RandomErasing:
+    return v2.RandomErasing(p=0.25, scale=(0.02, 0.33), value="random")
 
 
 def resize_pair(image: Tensor, mask: Tensor, size: list[int]) -> tuple[Tensor, Tensor]:

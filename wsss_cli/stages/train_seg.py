@@ -24,7 +24,7 @@ from wsss_cli.errors import RejectedInputError, TooManyFailuresError
 from wsss_cli.nets.backbones.load import NORMALISATIONS, Loaded, resolve_name
 from wsss_cli.nets.backbones.vit import ViT
 from wsss_cli.nets.segmenters import Segmenter, load_trunk
-from wsss_cli.ops.augment import JointView, bounded_size, resize_pair
+from wsss_cli.ops.augment import AUGMENTS, JointView, bounded_size, resize_pair
 from wsss_cli.ops.segmentation import pixel_loss, tag_loss
 from wsss_cli.reporter import Reporter
 from wsss_cli.runtime.device import choose_device, choose_precision, loading_processes
@@ -103,6 +103,7 @@ def _resolved(config: TrainSegConfig, weights: Path | None, device: torch.device
     for option, value, known in (
         ("--schedule", config.schedule, SCHEDULES),
         ("--normalisation", config.normalisation, ("auto", *NORMALISATIONS)),
+        ("--augment", config.augment, AUGMENTS),
     ):
         require(value in known, f"{option} is '{value}'; choose one of {', '.join(known)}.")
     precision = choose_precision(config.precision, device, training=True)
@@ -182,7 +183,7 @@ class _Training:
         config = self.config
         longest = max(max(bounded_size(size, config.max_side)) for size in pairs.sizes.values())
         side = min(config.crop_size, -(-longest // STEP) * STEP)
-        view = JointView(side, config.scale_range, self.mean, self.std, pairs.ignore)
+        view = JointView(side, config.scale_range, self.mean, self.std, pairs.ignore, config.augment)
         reader = _Reader(pairs, tuple(pairs.sizes), config.max_side)
         data = MaskedImages(reader, len(pairs.sizes), view, config.seed)
         recipe = Recipe(
