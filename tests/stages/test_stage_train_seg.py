@@ -202,6 +202,16 @@ def test_dry_run_writes_nothing(masks: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "seg").exists()
 
 
+@pytest.mark.parametrize(("backbone", "augment"), [("tiny", "light"), ("mobilenetv2_100", "strong")])
+def test_augmentation_follows_the_backbone(masks: Path, tmp_path: Path, backbone: str, augment: str) -> None:
+    """Unless it is typed: colours vary strongly for networks that could learn the images by heart."""
+    dry = Execution(device="cpu", dry_run=True)
+    chosen = train(masks, tmp_path / "seg", dataclasses.replace(SHORT, backbone=backbone), execution=dry)
+    typed = dataclasses.replace(SHORT, backbone=backbone, augment="none")
+    assert chosen.figures["augment"] == augment
+    assert train(masks, tmp_path / "seg", typed, execution=dry).figures["augment"] == "none"
+
+
 def test_list_and_limit(masks: Path, tmp_path: Path) -> None:
     """Only the listed masks are learnt from; other masks are another training."""
     (tmp_path / "list.txt").write_text("a/1\nc\n")
@@ -229,6 +239,7 @@ def test_weights_start_the_trunk(masks: Path, tmp_path: Path) -> None:
     [
         ({"schedule": "stairs"}, "--schedule is 'stairs'"),
         ({"normalisation": "zero"}, "--normalisation is 'zero'"),
+        ({"augment": "imagenet"}, "--augment is 'imagenet'; choose one of auto, strong, light, none"),
         ({"backbone": "deit_huge"}, "deit_huge"),
     ],
 )

@@ -56,7 +56,8 @@ def train_seg(
         tuple[float, float], typer.Option(metavar="LOW HIGH", help="Bounds of the random resizing.")
     ] = DEFAULT.scale_range,
     augment: Annotated[
-        str, typer.Option(help="How images are varied: strong, light or none.")
+        str,
+        typer.Option(help="How images are varied: strong, light, none; auto: light for tiny, else strong."),
     ] = DEFAULT.augment,
     max_side: Annotated[
         int, typer.Option(help="Images with a longer side, in pixels, are shrunk first.")

@@ -103,14 +103,18 @@ def _resolved(config: TrainSegConfig, weights: Path | None, device: torch.device
     for option, value, known in (
         ("--schedule", config.schedule, SCHEDULES),
         ("--normalisation", config.normalisation, ("auto", *NORMALISATIONS)),
-        ("--augment", config.augment, AUGMENTS),
+        ("--augment", config.augment, ("auto", *AUGMENTS)),
     ):
         require(value in known, f"{option} is '{value}'; choose one of {', '.join(known)}.")
     precision = choose_precision(config.precision, device, training=True)
     backbone = config.backbone
     if backbone == "auto" and weights is not None and weights.suffix == ".pt":
         backbone = _backbone_of_classifier(weights) or backbone
-    return dataclasses.replace(config, backbone=resolve_name(backbone, weights), precision=precision)
+    backbone = resolve_name(backbone, weights)
+    augment = config.augment
+    if augment == "auto":
+        augment = "light" if backbone == "tiny" else "strong"
+    return dataclasses.replace(config, backbone=backbone, augment=augment, precision=precision)
 
 
 def _backbone_of_classifier(weights: Path) -> str | None:
