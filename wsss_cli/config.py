@@ -236,7 +236,7 @@ class TrainSegConfig:
     drop_path: float = 0.1
     crop_size: int = 224  # bounded by the largest image
     scale_range: tuple[float, float] = (0.4, 1.5)
-    augment: str = "auto"  # light for `tiny`, which learns from scratch and overfits little, else strong
+    augment: str = "auto"  # light for `tiny`, which is too small to learn images by heart, else strong
     max_side: int = 512  # larger images are shrunk to it first
     normalisation: str = "auto"  # the backbone's own, as timm knows it
     seed: int = 0

@@ -280,7 +280,7 @@ def test_a_share_is_of_all_items(
     assert main([*CAMS, "--allow-failed", allowed]) == code
     err = capsys.readouterr().err
     assert ("1 of 20 items failed" in err) == (code == 3)
-    assert ("run it again with --overwrite" in err) == (code == 3)
+    assert ("finished starts anew with --overwrite" in err) == (code == 3)
 
 
 def test_failures_are_shortened_unless_verbose(

@@ -11,6 +11,8 @@ from wsss_cli.errors import UsageError
 from wsss_cli.methods import METHODS, Progress
 from wsss_cli.methods.assembly import check_refinement
 from wsss_cli.nets.backbones.load import load_backbone
+from wsss_cli.ops.cam import normalise
+from wsss_cli.stages.cams import EPSILON
 
 NAMES = pytest.mark.parametrize("name", METHODS.names())
 LATE = Progress(epoch=9, epochs=10, step=90, steps=100)
@@ -191,12 +193,12 @@ def test_a_class_that_the_patch_head_misses_keeps_its_attention(name: str) -> No
     """Where the patch map is negative everywhere, ReLU leaves an empty map and softplus the class token's attention."""
     method, module = make(name), METHODS.load(name)
     images, _ = batch()
-    torch.nn.init.constant_(method.classifier.head.bias, -50.0)
+    torch.nn.init.constant_(method.classifier.head.bias, -12.0)
     found = {
         activation: module.localiser(method, module.CamsOptions(activation=activation))(images)
         for activation in ("relu", "softplus")
     }
     assert not found["relu"].any()
-    assert (found["softplus"].amax(dim=(2, 3)) > found["softplus"].amin(dim=(2, 3))).all()
+    assert (normalise(found["softplus"], EPSILON).amax(dim=(2, 3)) > 0.99).all()
     with pytest.raises(UsageError, match="activation is 'tanh'; choose one of relu, softplus"):
         module.CamsOptions(activation="tanh")

@@ -122,6 +122,11 @@ def test_only_the_look_depends_on_the_augmentation() -> None:
             labels.append(mine)
         assert torch.equal(labels[0], labels[1])
         assert torch.equal(labels[0], labels[2])
+    torch.manual_seed(0)
+    exact = brightness(view(40, augment="none")(image[..., :40], mask[:, :40])[0]) * 255
+    assert any(
+        torch.allclose(exact, side.float(), atol=0.01) for side in (image[..., :40], image[..., :40].flip(-1))
+    )
     changed = [not torch.allclose(a, b) for a, b in zip(looks["strong"], looks["none"], strict=True)]
     assert sum(changed) > 15
 

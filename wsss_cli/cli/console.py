@@ -86,9 +86,11 @@ class Console:
                 f"Cannot write to stdout: {error.strerror}. The results themselves are in {summary.out}."
             ) from error
 
-    def show_failed(self, failed: int, total: int, out: Path, *, trained: bool) -> None:
-        """The line that explains exit 3; a finished training does not go on with mended images, but starts anew."""
-        again = "run it again with --overwrite" if trained else "run the same command again"
+    def show_failed(self, failed: int, total: int, out: Path, *, training: bool) -> None:
+        """The line that explains exit 3; a finished training takes in mended images only when it starts anew."""
+        again = "run the same command again"
+        if training:
+            again += " (a training that is finished starts anew with --overwrite)"
         write_error(
             "E_ITEM",
             f"{failed} of {total} items failed; {out} names them. "

@@ -70,7 +70,7 @@ class Job:
         failed = summary.counts.failed if summary.counts else len(summary.failures)
         total = summary.counts.total if summary.counts else max(summary.total or 0, failed)
         if failed > (self._limit("allow_failed", total) or 0):
-            self.console.show_failed(failed, total, summary.out, trained=summary.counts is None)
+            self.console.show_failed(failed, total, summary.out, training=summary.counts is None)
             raise typer.Exit(SOME_FAILED)
 
 

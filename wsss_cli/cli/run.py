@@ -45,7 +45,17 @@ CAMS_SETTINGS = list(CAMS.options)
 SCALES = list(CAMS.scales)
 
 BOTH_FIELDS = ("backbone", "pretrained", "drop_path", "seed", "precision")
-CLS_FIELDS = ("method", "preset", "options", "epochs", "batch_size", "lr", "image_size", *BOTH_FIELDS)
+CLS_FIELDS = (
+    "method",
+    "preset",
+    "options",
+    "epochs",
+    "batch_size",
+    "lr",
+    "image_size",
+    "augment",
+    *BOTH_FIELDS,
+)
 # Fields that have an option here, with that option's parameter; all others keep their default.
 PARAMETERS: Mapping[type[Any], Mapping[str, str]] = {
     TrainClsConfig: {name: name for name in CLS_FIELDS},
@@ -57,7 +67,7 @@ PARAMETERS: Mapping[type[Any], Mapping[str, str]] = {
     },
     CrfConfig: {"preset": "crf_preset"},
     PseudoLabelsConfig: {"threshold": "threshold"},
-    TrainSegConfig: {name: name for name in BOTH_FIELDS} | {"epochs": "seg_epochs"},
+    TrainSegConfig: {name: name for name in BOTH_FIELDS} | {"epochs": "seg_epochs", "augment": "seg_augment"},
     PredictConfig: {"crf": "predict_crf", "precision": "precision"},
     EvalConfig: {},
 }
@@ -94,6 +104,9 @@ def run(
     batch_size: Annotated[int, typer.Option(help="Images in one step of the classifier.")] = CLS.batch_size,
     lr: Annotated[float, typer.Option(help="Learning rate of the classifier.")] = CLS.lr,
     image_size: Annotated[int, typer.Option(help="Side of the classifier's input.")] = CLS.image_size,
+    augment: Annotated[
+        str, typer.Option(help="How the classifier's images are varied: imagenet, light or none.")
+    ] = CLS.augment,
     drop_path: Annotated[
         float, typer.Option(help="Share of residual branches left out, in both networks.")
     ] = CLS.drop_path,
@@ -107,6 +120,9 @@ def run(
     crf_preset: Annotated[str, typer.Option(help="Preset of crf.")] = CRF.preset,
     threshold: Annotated[str, typer.Option(help="Threshold of pseudo-labels.")] = LABELS.threshold,
     seg_epochs: Annotated[int, typer.Option(help="Epochs of the segmentation.")] = SEG.epochs,
+    seg_augment: Annotated[
+        str, typer.Option(help="How the segmentation's images are varied: strong, light, none or auto.")
+    ] = SEG.augment,
     predict_crf: Annotated[
         bool, typer.Option("--predict-crf", help="Snap the predictions to image edges.")
     ] = PREDICT.crf,

@@ -16,8 +16,9 @@ Inference: X ⊙ mean_l S_l^cp, refined by the mean of S_l^pp.
 What differs from the authors' code. (1) Entropies are measured on the network itself at the end of the warm-up, not on
 a second, separately trained baseline. (2) The un-mirrored view of the label maps is the training forward itself instead
 of a second pass over the same pixels; the two differ by stochastic depth alone. (3) Class tokens start apart and learn
-faster, as in `mct`. (4) Maps use the class attention of the last 3 layers; `--preset paper` takes all 12. (5) A guard
-keeps entropies finite where a probability underflows. `split` 0 means 7/12 of the layers: 7 of 12, as published.
+faster, as in `mct`. (4) Final maps use the class attention of the last 3 layers and softplus(M); `--preset paper` takes
+all 12 and ReLU. (5) A guard keeps entropies finite where a probability underflows. `split` 0 means 7/12 of the layers,
+7 of 12, as published.
 `--preset paper` gives the published recipe and inference.
 """
 

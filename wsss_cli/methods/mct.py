@@ -1,7 +1,7 @@
 """MCTformer-V2: one class token for each class (Xu et al. 2022, "Multi-class token transformer", arXiv 2203.02891).
 
-With S_l the head-mean attention of layer l, S^cp from class tokens to patches, S^pp between patches, X = ReLU(M) of the
-patch map M:
+With S_l the head-mean attention of layer l, S^cp from class tokens to patches, S^pp between patches, X = softplus(M) of
+the patch map M (published: ReLU):
 
     X ← X ⊙ Σ_{last 3 layers} S_l^cp          class attention
     X ← Σ_l S_l^pp X                          patch affinity, all layers

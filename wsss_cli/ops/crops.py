@@ -13,7 +13,7 @@ def training_view(augment: str, size: int, mean: tuple[float, ...], std: tuple[f
     """A transform uint8 (3, H, W) -> normalised float (3, size, size), drawn from torch's random state.
 
     `imagenet`: the recipe of the published methods (crops of 8 to 100 % of the area, mirror, RandAugment 2 of magnitude
-    9, erasing). A few hundred photographs cannot be learnt by heart so: better tags, better maps.
+    9, erasing). A few hundred photographs cannot be learnt by heart so.
     `light`: crops of 30 to 100 %, mirror, colour jitter; whole objects stay in sight, for networks without weights.
     `none`: the picture stretched to size.
     """

@@ -33,6 +33,8 @@ from wsss_cli.runtime.seed import seed_everything
 from wsss_cli.summary import Summary
 
 Tags = Mapping[str, tuple[int, ...]]
+# Not the published 1e-6: attention is about 1 / patches, and the map of a class that is seen faintly would shrink.
+EPSILON = 1e-20
 
 
 def run(
@@ -229,7 +231,7 @@ class _Localiser:
             if "memory" not in str(error):
                 raise
             raise ItemError("memory", "The image does not fit into memory. Pass --max-side.") from error
-        result: NDArray[np.float32] = resize(normalise(maps.float()), size)[0].cpu().numpy()
+        result: NDArray[np.float32] = resize(normalise(maps.float(), EPSILON), size)[0].cpu().numpy()
         return result
 
     def _bounded(self, picture: Tensor) -> Tensor:

@@ -2,11 +2,9 @@
 
 The maps written are the CRF's foreground marginals at full image size; the background's is 1 - their sum.
 
-Why the default preset is none of the published ones, in mIoU on 100 VOC photographs whose AReAM seeds (DeiT-
-Tiny) reach 62.2 at their best threshold: AReAM's own settings (`mct`) give 58.5. Their start is undecided at
-0.5, not at the seeds' 0.4, and wide heavy colour kernels outvote maps as smooth as these; mending the first
-alone gives 64.2, the second alone 64.0, both (`default`) 66.6. On all 304 photographs: 62.8 -> 65.7.
-`benchmarks/crf_settings.py`.
+Why the default preset is none of the published ones: with them the CRF's start is undecided at 0.5, where seeds are
+best cut at 0.3 to 0.4, and their wide, heavy colour kernels outvote maps as smooth as these. Mending either helps,
+mending both gains (figures: `benchmarks/RESULTS.md`; to measure: `benchmarks/crf_settings.py`).
 """
 
 from __future__ import annotations
