@@ -14,5 +14,5 @@ for split in train val; do  # seeds, with the tags given
   wsss cams "$out/cls/ckpt.pt" "$data/images" --labels "$data/labels.csv" --list "$data/$split.txt" --scale 0.6 -o "$out/cams-$split"
   wsss eval "$out/cams-$split" --truth "$data/masks" --list "$data/$split.txt" -o "$out/eval-cams-$split" --json
 done
-wsss predict "$out/seg/ckpt.pt" "$data/images" --list "$data/val.txt" -o "$out/predictions-val"
+wsss predict "$out/seg/ckpt.pt" "$data/images" --list "$data/val.txt" --max-side 320 -o "$out/predictions-val"
 wsss eval "$out/predictions-val" --truth "$data/masks" --list "$data/val.txt" -o "$out/eval-val" --json
