@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss_cli.errors import UsageError
-from wsss_cli.registry import unknown
+from wsss_cli.registry import require_choice, unknown
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
@@ -90,10 +90,7 @@ class TrainClsConfig:
         require(self.weight_decay >= 0, f"--weight-decay is {self.weight_decay}; it must not be negative.")
         require(self.warmup_epochs >= 0, f"--warmup-epochs is {self.warmup_epochs}; it must not be negative.")
         require(0 <= self.drop_path < 1, f"--drop-path is {self.drop_path}; it must lie in [0, 1).")
-        require(
-            self.precision in PRECISIONS,
-            f"--precision is '{self.precision}'; choose one of {', '.join(PRECISIONS)}.",
-        )
+        require_choice("--precision", self.precision, PRECISIONS)
 
 
 @dataclass(frozen=True)
@@ -122,10 +119,7 @@ class CamsConfig:
         require(
             0 <= self.tag_threshold <= 1, f"--tag-threshold is {self.tag_threshold}; it must lie in [0, 1]."
         )
-        require(
-            self.precision in PRECISIONS,
-            f"--precision is '{self.precision}'; choose one of {', '.join(PRECISIONS)}.",
-        )
+        require_choice("--precision", self.precision, PRECISIONS)
 
 
 def _kernels(gaussian: tuple[float, float], bilateral: tuple[float, float, float]) -> dict[str, Any]:
@@ -254,10 +248,7 @@ class TrainSegConfig:
             0 < low <= high <= 8,
             f"--scale-range is {low:g} {high:g}; write two factors up to 8, the smaller one first.",
         )
-        require(
-            self.precision in PRECISIONS,
-            f"--precision is '{self.precision}'; choose one of {', '.join(PRECISIONS)}.",
-        )
+        require_choice("--precision", self.precision, PRECISIONS)
 
 
 @dataclass(frozen=True)
@@ -287,10 +278,7 @@ class PredictConfig:
         )
         if self.crf_preset not in CRF_PRESETS:
             raise UsageError(unknown("preset of crf", self.crf_preset, tuple(CRF_PRESETS)))
-        require(
-            self.precision in PRECISIONS,
-            f"--precision is '{self.precision}'; choose one of {', '.join(PRECISIONS)}.",
-        )
+        require_choice("--precision", self.precision, PRECISIONS)
 
 
 EVAL_MISSING = ("error", "skip", "background")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 from wsss_cli.errors import UsageError
@@ -30,6 +30,12 @@ class Registry:
     def load(self, name: str) -> ModuleType:
         """Import and return the module behind `name`."""
         return importlib.import_module(self.path(name))
+
+
+def require_choice(option: str, value: str, choices: Sequence[str]) -> None:
+    """Raise `UsageError` unless the option has one of the few values it can have."""
+    if value not in choices:
+        raise UsageError(f"{option} is '{value}'; choose one of {', '.join(choices)}.")
 
 
 def unknown(what: str, name: str, names: tuple[str, ...]) -> str:

@@ -13,11 +13,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from wsss_cli.errors import UsageError
 from wsss_cli.registry import Registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
     from torch import Tensor, nn
 
@@ -37,12 +36,6 @@ METHODS = Registry(
 FROM_SCRATCH: Mapping[str, Any] = {
     "epochs": 30, "batch_size": 8, "lr": 1e-3, "drop_path": 0.0, "image_size": 96, "augment": "light"
 }  # fmt: skip
-
-
-def require_choice(option: str, value: str, choices: Sequence[str]) -> None:
-    """Raise `UsageError` unless the option of a method has one of the values it can have."""
-    if value not in choices:
-        raise UsageError(f"{option} is '{value}'; choose one of {', '.join(choices)}.")
 
 
 class Progress(NamedTuple):

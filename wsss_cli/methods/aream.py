@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsss_cli.errors import UsageError
-from wsss_cli.methods import FROM_SCRATCH, ParamGroup, Progress, require_choice
+from wsss_cli.methods import FROM_SCRATCH, ParamGroup, Progress
 from wsss_cli.nets.backbones.vit import ViT
 from wsss_cli.nets.classifiers import POOLS, Scores, TokenClassifier
 from wsss_cli.nets.trainable import token_groups
@@ -46,6 +46,7 @@ from wsss_cli.ops.attention import (
     normalised_entropy,
 )
 from wsss_cli.ops.cam import ACTIVATIONS, Localise, multi_scale, normalise
+from wsss_cli.registry import require_choice
 
 
 @dataclass(frozen=True)

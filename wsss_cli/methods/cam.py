@@ -17,12 +17,13 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsss_cli.methods import FROM_SCRATCH, ParamGroup, Progress, require_choice
+from wsss_cli.methods import FROM_SCRATCH, ParamGroup, Progress
 from wsss_cli.nets.backbones.cnn import CNN
 from wsss_cli.nets.backbones.vit import ViT
 from wsss_cli.nets.classifiers import POOLS, PatchClassifier, Scores
 from wsss_cli.nets.trainable import grouped, is_flat
 from wsss_cli.ops.cam import Localise
+from wsss_cli.registry import require_choice
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsss_cli.errors import UsageError
-from wsss_cli.methods import FROM_SCRATCH, ParamGroup, Progress, require_choice
+from wsss_cli.methods import FROM_SCRATCH, ParamGroup, Progress
 from wsss_cli.nets.backbones.vit import ViT
 from wsss_cli.nets.classifiers import POOLS, Scores, TokenClassifier
 from wsss_cli.nets.trainable import token_groups
 from wsss_cli.ops.attention import AttentionSum, last_layers
 from wsss_cli.ops.cam import ACTIVATIONS, Localise
+from wsss_cli.registry import require_choice
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from wsss_cli.methods import METHODS, Progress
 from wsss_cli.nets.backbones.load import NORMALISATIONS, Loaded, load_backbone, resolve_name
 from wsss_cli.ops.crops import AUGMENTS, shorter_side, training_view
 from wsss_cli.ops.metrics import average_precision
-from wsss_cli.registry import unknown
+from wsss_cli.registry import require_choice, unknown
 from wsss_cli.reporter import Reporter
 from wsss_cli.runtime.device import choose_device, choose_precision, loading_processes
 from wsss_cli.runtime.seed import seed_everything
@@ -190,18 +190,9 @@ def _resolved(
     config: TrainClsConfig, preset: Any, given: Collection[str], weights: Path | None, device: torch.device
 ) -> TrainClsConfig:
     config = resolve(config, preset, given)
-    require(
-        config.augment in AUGMENTS, f"--augment is '{config.augment}'; choose one of {', '.join(AUGMENTS)}."
-    )
-    require(
-        config.schedule in SCHEDULES,
-        f"--schedule is '{config.schedule}'; choose one of {', '.join(SCHEDULES)}.",
-    )
-    known = ("auto", *NORMALISATIONS)
-    require(
-        config.normalisation in known,
-        f"--normalisation is '{config.normalisation}'; choose one of {', '.join(known)}.",
-    )
+    require_choice("--augment", config.augment, AUGMENTS)
+    require_choice("--schedule", config.schedule, SCHEDULES)
+    require_choice("--normalisation", config.normalisation, ("auto", *NORMALISATIONS))
     precision = choose_precision(config.precision, device, training=True)
     backbone = resolve_name(config.backbone, weights, pretrained=config.pretrained)
     return dataclasses.replace(config, backbone=backbone, precision=precision)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsss_cli.config import Execution, TrainSegConfig, as_dict, item_limit, require
+from wsss_cli.config import Execution, TrainSegConfig, as_dict, item_limit
 from wsss_cli.data.checkpoints import encode_checkpoint, encode_safetensors, read_checkpoint, read_weights
 from wsss_cli.data.files import json_bytes, sha256
 from wsss_cli.data.folder import read_run
@@ -26,6 +26,7 @@ from wsss_cli.nets.backbones.vit import ViT
 from wsss_cli.nets.segmenters import Segmenter, load_trunk
 from wsss_cli.ops.augment import AUGMENTS, JointView, bounded_size, resize_pair
 from wsss_cli.ops.segmentation import pixel_loss, tag_loss
+from wsss_cli.registry import require_choice
 from wsss_cli.reporter import Reporter
 from wsss_cli.runtime.device import choose_device, choose_precision, loading_processes
 from wsss_cli.runtime.mask_batches import MaskedImages, Pair
@@ -100,12 +101,9 @@ def _bound_failures(pairs: MaskPairs, execution: Execution, total: int) -> None:
 
 
 def _resolved(config: TrainSegConfig, weights: Path | None, device: torch.device) -> TrainSegConfig:
-    for option, value, known in (
-        ("--schedule", config.schedule, SCHEDULES),
-        ("--normalisation", config.normalisation, ("auto", *NORMALISATIONS)),
-        ("--augment", config.augment, ("auto", *AUGMENTS)),
-    ):
-        require(value in known, f"{option} is '{value}'; choose one of {', '.join(known)}.")
+    require_choice("--schedule", config.schedule, SCHEDULES)
+    require_choice("--normalisation", config.normalisation, ("auto", *NORMALISATIONS))
+    require_choice("--augment", config.augment, ("auto", *AUGMENTS))
     precision = choose_precision(config.precision, device, training=True)
     backbone = config.backbone
     if backbone == "auto" and weights is not None and weights.suffix == ".pt":
