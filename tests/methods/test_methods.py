@@ -12,7 +12,6 @@ from wsss_cli.methods import METHODS, Progress
 from wsss_cli.methods.assembly import check_refinement
 from wsss_cli.nets.backbones.load import load_backbone
 from wsss_cli.ops.cam import normalise
-from wsss_cli.stages.cams import EPSILON
 
 NAMES = pytest.mark.parametrize("name", METHODS.names())
 LATE = Progress(epoch=9, epochs=10, step=90, steps=100)
@@ -199,6 +198,8 @@ def test_a_class_that_the_patch_head_misses_keeps_its_attention(name: str) -> No
         for activation in ("relu", "softplus")
     }
     assert not found["relu"].any()
-    assert (normalise(found["softplus"], EPSILON).amax(dim=(2, 3)) > 0.99).all()
+    assert (
+        normalise(found["softplus"], module.views(module.CamsOptions()).epsilon).amax(dim=(2, 3)) > 0.99
+    ).all()
     with pytest.raises(UsageError, match="activation is 'tanh'; choose one of relu, softplus"):
         module.CamsOptions(activation="tanh")

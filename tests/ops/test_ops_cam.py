@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from wsss_cli.ops.cam import multi_scale, normalise, pad_to_multiple
+from wsss_cli.ops.cam import Views, multi_scale, normalise, pad_to_multiple
 
 
 def test_normalise_each_class_by_itself() -> None:
@@ -53,3 +53,62 @@ def test_a_picture_of_one_pixel() -> None:
     """Smaller than any patch and any scale of it, and still a map."""
     total = multi_scale(lambda view: view[:, :1, ::16, ::16], torch.rand(1, 3, 1, 1), (0.5, 1.0), True, 16)
     assert total.shape == (1, 1, 1, 1)
+
+
+def identity(view: torch.Tensor) -> torch.Tensor:
+    return view
+
+
+def test_mirrors_are_added_or_the_larger_counts() -> None:
+    """Whatever the padding, a localiser that returns its input gives it back twice, or once with the maximum."""
+    images = torch.rand(1, 3, 5, 7)
+    for padding in ("mirrored", "upright", "none"):
+        both = multi_scale(identity, images, multiple=4, views=Views(padding=padding))
+        torch.testing.assert_close(both, 2 * images)
+        larger = multi_scale(identity, images, multiple=4, views=Views(padding=padding, mirrors="max"))
+        torch.testing.assert_close(larger, images)
+
+
+def test_padding_before_or_after_the_mirroring() -> None:
+    """Where the zeros stand in a mirrored view: behind the picture, or before it."""
+    seen: list[torch.Tensor] = []
+
+    def localise(view: torch.Tensor) -> torch.Tensor:
+        seen.append(view[0, 0, 0])
+        return view
+
+    for padding in ("mirrored", "upright", "none"):
+        multi_scale(localise, torch.ones(1, 1, 1, 3), multiple=4, views=Views(padding=padding))
+    assert [view.tolist() for view in seen[1::2]] == [[1, 1, 1, 0], [0, 1, 1, 1], [1, 1, 1, 0]]
+
+
+def test_a_canvas_of_whole_cells() -> None:
+    """Without padding, maps are laid over the sides rounded up to whole cells, and what stands out is cut."""
+    cells = torch.tensor([[[[1.0, 2.0]]]])
+    total = multi_scale(
+        lambda _view: cells, torch.zeros(1, 3, 4, 6), flip=False, views=Views(padding="none", canvas=4)
+    )
+    torch.testing.assert_close(total[0, 0, 0], torch.tensor([1.0, 1.0, 1.125, 1.375, 1.625, 1.875]))
+
+
+def test_relu_of_every_scale_or_of_the_sum() -> None:
+    """What is negative at one scale takes nothing away from another, if each scale is rectified."""
+    images = torch.full((1, 1, 2, 2), -1.0)
+
+    def at_scale(scale: float) -> torch.Tensor:
+        return images if scale == 1 else -images
+
+    def total(relu: str) -> torch.Tensor:
+        return multi_scale(
+            identity, images, (1.0, 2.0), flip=False, views=Views(relu=relu), at_scale=at_scale
+        )
+
+    torch.testing.assert_close(total("scales"), -images)
+    torch.testing.assert_close(total("last"), 0 * images)
+
+
+def test_normalise_without_relu_or_floor() -> None:
+    """Signed maps keep their shape without ReLU; without the floor the minimum stays."""
+    maps = torch.tensor([[[[-1.0, 1.0, 3.0]]]])
+    torch.testing.assert_close(normalise(maps, 0.0, relu=False).flatten(), torch.tensor([0.0, 0.5, 1.0]))
+    torch.testing.assert_close(normalise(maps + 2, 0.0, floor=False).flatten(), torch.tensor([0.2, 0.6, 1.0]))

@@ -7,6 +7,7 @@ A method is one module, named in `METHODS`, with
     build(backbone, classes, options) -> Method          the network to train
     needs(method) -> str | None                          why maps of `method` cannot be refined so; None if they can
     localiser(method, options) -> images -> raw maps     one scale, no mirror: both belong to the caller
+    views(options) -> Views                              how the caller looks several times and adds up
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from wsss_cli.nets.classifiers import Classifier
+    from wsss_cli.ops.cam import Views
 
 METHODS = Registry(
     "method",
@@ -94,3 +96,4 @@ class MethodModule(Protocol):
     def build(self, backbone: Any, classes: int, options: Any) -> Any: ...
     def needs(self, method: Any) -> str | None: ...
     def localiser(self, method: Any, options: Any) -> Callable[[Tensor], Tensor]: ...
+    def views(self, options: Any) -> Views: ...

@@ -45,7 +45,7 @@ from wsss_cli.ops.attention import (
     layer_range,
     normalised_entropy,
 )
-from wsss_cli.ops.cam import ACTIVATIONS, Localise, multi_scale, normalise
+from wsss_cli.ops.cam import ACTIVATIONS, Localise, Views, multi_scale, normalise
 from wsss_cli.registry import require_choice
 
 
@@ -90,6 +90,7 @@ class CamsOptions:
     class_layers: int = 3
     patch_layers: tuple[float, ...] = (0.0, 12.0)
     activation: str = "softplus"
+    epsilon: float = 1e-20  # of the normalisation; 1e-6 as published flattens faint maps
 
     def __post_init__(self) -> None:
         require_choice("activation", self.activation, tuple(ACTIVATIONS))
@@ -116,7 +117,7 @@ CAMS_PRESETS: dict[str, dict[str, Any]] = {
         "scales": (1.0,),
         "flip": True,
         "max_side": 0,
-        "options": {"class_layers": 0, "patch_layers": (0.0, 12.0), "activation": "relu"},
+        "options": {"class_layers": 0, "patch_layers": (0.0, 12.0), "activation": "relu", "epsilon": 1e-6},
     },
 }
 
@@ -289,3 +290,8 @@ def localiser(method: Any, options: CamsOptions) -> Localise:
         return attention.fuse(positive(maps), use_class_tokens=True)
 
     return localise
+
+
+def views(options: CamsOptions) -> Views:
+    """Mirrored, then padded to whole patches; mirror images added."""
+    return Views(epsilon=options.epsilon)

@@ -22,7 +22,7 @@ from wsss_cli.nets.backbones.cnn import CNN
 from wsss_cli.nets.backbones.vit import ViT
 from wsss_cli.nets.classifiers import POOLS, PatchClassifier, Scores
 from wsss_cli.nets.trainable import grouped, is_flat
-from wsss_cli.ops.cam import Localise
+from wsss_cli.ops.cam import Localise, Views
 from wsss_cli.registry import require_choice
 
 
@@ -96,3 +96,8 @@ def needs(method: Any) -> str | None:  # noqa: ARG001
 def localiser(method: Any, options: CamsOptions) -> Localise:  # noqa: ARG001
     """images (B, 3, H, W) -> maps (B, C, h, w) as the classifier makes them."""
     return lambda images: method.classifier(images).maps
+
+
+def views(options: CamsOptions) -> Views:  # noqa: ARG001
+    """The toolkit's own."""
+    return Views()

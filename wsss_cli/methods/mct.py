@@ -28,7 +28,7 @@ from wsss_cli.nets.backbones.vit import ViT
 from wsss_cli.nets.classifiers import POOLS, Scores, TokenClassifier
 from wsss_cli.nets.trainable import token_groups
 from wsss_cli.ops.attention import AttentionSum, last_layers
-from wsss_cli.ops.cam import ACTIVATIONS, Localise
+from wsss_cli.ops.cam import ACTIVATIONS, Localise, Views
 from wsss_cli.registry import require_choice
 
 
@@ -60,6 +60,8 @@ class CamsOptions:
     class_layers: int = 3
     patch_layers: int = 0
     activation: str = "softplus"
+    padded: bool = True  # to whole patches; the authors leave out what is beyond the last one
+    epsilon: float = 1e-20  # of the normalisation; 1e-8 as published flattens faint maps
 
     def __post_init__(self) -> None:
         require_choice("activation", self.activation, tuple(ACTIVATIONS))
@@ -78,7 +80,12 @@ SCRATCH = {**FROM_SCRATCH, "options": {"pool": "top", "token_lr": 1.0}}
 TRAIN_PRESETS: dict[str, dict[str, Any]] = {"default": {}, "scratch": SCRATCH, "paper": PAPER}
 CAMS_PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    "paper": {"scales": (1.0,), "flip": True, "max_side": 0, "options": {"activation": "relu"}},
+    "paper": {
+        "scales": (1.0,),
+        "flip": True,
+        "max_side": 0,
+        "options": {"activation": "relu", "padded": False, "epsilon": 1e-8},
+    },
 }
 
 
@@ -148,3 +155,8 @@ def localiser(method: Any, options: CamsOptions) -> Localise:
         return attention.fuse(maps, use_class_tokens=True)
 
     return localise
+
+
+def views(options: CamsOptions) -> Views:
+    """Mirror images added."""
+    return Views(padding="mirrored" if options.padded else "none", epsilon=options.epsilon)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -11,10 +13,35 @@ Localise = Callable[[Tensor], Tensor]  # images (B, 3, H, W) -> raw maps (B, C, 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "softplus": F.softplus}
 
 
-def normalise(maps: Tensor, epsilon: float = 1e-6) -> Tensor:
+@dataclass(frozen=True)
+class Views:
+    """How a picture is looked at several times, and how what was seen is put together.
+
+    The published systems differ in every one of these. The defaults are AReAM's on DeiT, but for `epsilon`: theirs is
+    1e-6, and attention is about 1 / patches, so that the map of a class that is seen faintly would shrink.
+    """
+
+    square: int = 0  # side that every picture is stretched to first; 0 keeps its size
+    resample: str = "bilinear"  # one of RESAMPLES
+    padding: str = (
+        "mirrored"  # to whole patches: "mirrored", after the mirroring; "upright", before it; "none"
+    )
+    canvas: int = 1  # without padding: maps are laid over the picture's sides rounded up to multiples of this
+    mirrors: str = "sum"  # of a view and its mirror image: "sum" or "max"
+    relu: str = "last"  # "scales": each scale before they are added; "last": their sum; "never"
+    floor: bool = True  # subtract the minimum of each map
+    epsilon: float = 1e-20
+
+
+# How a picture is brought to a scale. On the normalised picture: bilinear, antialiased where it shrinks, or without
+# ("plain"). On the bytes: Pillow's bicubic, sides rounded down ("bytes-floor") or half to even ("bytes").
+RESAMPLES = ("bilinear", "plain", "bytes-floor", "bytes")
+
+
+def normalise(maps: Tensor, epsilon: float = 1e-6, *, relu: bool = True, floor: bool = True) -> Tensor:
     """ReLU, minus the spatial minimum, divided by (maximum + epsilon), each class by itself; (..., H, W) -> [0, 1)."""
-    maps = maps.relu()
-    maps = maps - maps.amin(dim=(-2, -1), keepdim=True)
+    maps = maps.relu() if relu else maps
+    maps = maps - maps.amin(dim=(-2, -1), keepdim=True) if floor else maps
     return maps / (maps.amax(dim=(-2, -1), keepdim=True) + epsilon)
 
 
@@ -31,6 +58,12 @@ def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
     return F.pad(images, (0, -width % multiple, 0, -height % multiple))
 
 
+def at_least(images: Tensor, side: int) -> Tensor:
+    """Zeros to the right and at the bottom until no side is shorter than `side`."""
+    height, width = images.shape[-2:]
+    return F.pad(images, (0, max(0, side - width), 0, max(0, side - height)))
+
+
 def multi_scale(
     localise: Localise,
     images: Tensor,
@@ -38,32 +71,75 @@ def multi_scale(
     flip: bool = True,
     multiple: int = 1,
     known: Mapping[tuple[float, bool], Tensor] | None = None,
+    views: Views | None = None,
+    at_scale: Callable[[float], Tensor] | None = None,
 ) -> Tensor:
-    """Sum of raw maps over scales and mirrors, at the size of `images`; (B, 3, H, W) -> (B, C, H, W).
+    """Raw maps added over scales and mirrors, at the size of `images`; (B, 3, H, W) -> (B, C, H, W).
 
-    Every view is mirrored first, then padded to `multiple`, localised, resized to the padded size, cropped, un-mirrored
-    and resized to (H, W) (AReAM, inference of the DeiT variant). `known` gives raw maps of views (scale, mirrored)
-    that the caller has computed already.
+    `multiple` is the side of a patch, for the padding; `known` gives raw maps of views (scale, mirrored) that the
+    caller has computed already; `at_scale` gives the images at a scale where they are not made from `images`.
     """
-    height, width = images.shape[-2:]
+    views = views or Views()
+    size = int(images.shape[-2]), int(images.shape[-1])
     total: Tensor | None = None
     for scale in scales:
-        scaled = _scaled(images, scale)
+        scaled = (
+            at_scale(scale) if at_scale else scaled_by(images, scale, antialias=views.resample != "plain")
+        )
+        seen = None
         for mirrored in (False, True) if flip else (False,):
-            view = pad_to_multiple(scaled.flip(-1) if mirrored else scaled, multiple)
-            raw = known[scale, mirrored] if known and (scale, mirrored) in known else localise(view)
-            maps = resize(raw, (view.shape[-2], view.shape[-1]))
-            maps = maps[..., : scaled.shape[-2], : scaled.shape[-1]]
-            maps = resize(maps.flip(-1) if mirrored else maps, (height, width))
-            total = maps if total is None else total + maps
+            raw = known[scale, mirrored] if known and (scale, mirrored) in known else None
+            maps = _view(localise, scaled, size, mirrored, multiple, raw, views)
+            seen = maps if seen is None else _both(seen, maps, views)
+        assert seen is not None
+        seen = seen.relu() if views.relu == "scales" else seen
+        total = seen if total is None else total + seen
     if total is None:
         raise ValueError("no scales")
     return total
 
 
-def _scaled(images: Tensor, scale: float) -> Tensor:
+def _both(upright: Tensor, mirrored: Tensor, views: Views) -> Tensor:
+    return torch.maximum(upright, mirrored) if views.mirrors == "max" else upright + mirrored
+
+
+def _view(
+    localise: Localise,
+    scaled: Tensor,
+    size: tuple[int, int],
+    mirrored: bool,
+    multiple: int,
+    raw: Tensor | None,
+    views: Views,
+) -> Tensor:
+    """Maps (B, C, *size) of one view, laid back onto the picture."""
+    if views.padding == "none":
+        view = at_least(scaled.flip(-1) if mirrored else scaled, multiple)
+        maps = localise(view) if raw is None else raw
+        maps = maps.flip(-1) if mirrored else maps
+        height, width = (-(-side // views.canvas) * views.canvas for side in size)
+        return resize(maps, (height, width))[..., : size[0], : size[1]]
+    if mirrored and views.padding == "mirrored":
+        view = pad_to_multiple(scaled.flip(-1), multiple)
+    elif mirrored:
+        view = pad_to_multiple(scaled, multiple).flip(-1)
+    else:
+        view = pad_to_multiple(scaled, multiple)
+    maps = resize(localise(view) if raw is None else raw, (view.shape[-2], view.shape[-1]))
+    height, width = scaled.shape[-2:]
+    if mirrored and views.padding == "mirrored":
+        maps = maps[..., :height, :width].flip(-1)
+    elif mirrored:
+        maps = maps.flip(-1)
+    return resize(maps[..., :height, :width], size)
+
+
+def scaled_by(images: Tensor, scale: float, *, antialias: bool = True) -> Tensor:
+    """Bilinear to sides rounded down, antialiased where it shrinks."""
     if scale == 1.0:
         return images
     height, width = images.shape[-2:]
     size = max(1, int(height * scale)), max(1, int(width * scale))
-    return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=scale < 1)
+    return F.interpolate(
+        images, size=size, mode="bilinear", align_corners=False, antialias=antialias and scale < 1
+    )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 
@@ -12,3 +15,15 @@ def normalised(picture: Tensor, mean: Sequence[float], std: Sequence[float], dev
     """uint8 (3, H, W) -> float (1, 3, H, W) on the device: (value / 255 - mean) / std of each channel."""
     centre, spread = (torch.tensor(list(values), device=device)[:, None, None] for values in (mean, std))
     return (picture[None].to(device).float() / 255 - centre) / spread
+
+
+def scaled_bytes(picture: Tensor, scale: float, *, floor: bool) -> Tensor:
+    """uint8 (3, H, W) -> (3, h, w) by Pillow's bicubic; sides rounded down (`floor`) or half to even."""
+    if scale == 1.0:
+        return picture
+    height, width = (
+        max(1, int(side * scale) if floor else round(side * scale)) for side in picture.shape[-2:]
+    )
+    array: NDArray[np.uint8] = picture.permute(1, 2, 0).numpy()
+    resized = np.asarray(Image.fromarray(array).resize((width, height), Image.Resampling.BICUBIC))
+    return torch.from_numpy(resized.copy()).permute(2, 0, 1)

@@ -24,8 +24,8 @@ from wsss_cli.errors import ItemError, RejectedInputError
 from wsss_cli.labels import read_labels
 from wsss_cli.methods import METHODS
 from wsss_cli.methods.assembly import check_refinement, rebuild
-from wsss_cli.ops.cam import Localise, multi_scale, normalise, resize
-from wsss_cli.ops.pictures import normalised
+from wsss_cli.ops.cam import Localise, Views, multi_scale, normalise, resize
+from wsss_cli.ops.pictures import normalised, scaled_bytes
 from wsss_cli.registry import unknown
 from wsss_cli.reporter import Reporter
 from wsss_cli.runtime.device import autocast, choose_device, choose_precision
@@ -33,8 +33,6 @@ from wsss_cli.runtime.seed import seed_everything
 from wsss_cli.summary import Summary
 
 Tags = Mapping[str, tuple[int, ...]]
-# Not the published 1e-6: attention is about 1 / patches, and the map of a class that is seen faintly would shrink.
-EPSILON = 1e-20
 
 
 def run(
@@ -60,12 +58,13 @@ def run(
     trained = read_checkpoint(checkpoint, "classifier")
     names = tuple(trained.about["classes"])
     device = choose_device(execution.device)
-    config, localiser_of, options = _refinement(config, trained, device, given)
+    config, module, options = _refinement(config, trained, device, given)
     kept = _kept(classes, names)
     work = _work(images, labels, label_format, unlabelled, _picker(listing, limit, images), names, kept)
     method = rebuild(trained.about, trained.state).to(device)
     check_refinement(config.method, method)
-    configuration = {**as_dict(config), "options": options, "kept": [names[c] for c in kept]}
+    chosen = dataclasses.asdict(options)
+    configuration = {**as_dict(config), "options": chosen, "kept": [names[c] for c in kept]}
     facts = {"images": str(images.resolve()), "method": config.method, "tags": work.origin}
     inputs = {
         "checkpoint": {"path": str(checkpoint.resolve()), "fingerprint": trained.fingerprint},
@@ -81,7 +80,8 @@ def run(
         for note in work.notes(config):
             reporter.note(note)
         seed_everything(0)
-        localiser = _Localiser(method, localiser_of(method), config, trained.about, device, kept)
+        localise, views = module.localiser(method, options), module.views(options)
+        localiser = _Localiser(method, localise, views, config, trained.about, device, kept)
         _localise_all(folder, work, localiser, reporter)
     return Summary(
         "cams", out, folder.counts, folder.failures, {"method": config.method, "tags": work.origin}
@@ -110,15 +110,15 @@ class _Work:
 
 def _refinement(
     config: CamsConfig, trained: Checkpoint, device: torch.device, given: Collection[str]
-) -> tuple[CamsConfig, Callable[[Any], Localise], dict[str, Any]]:
-    """The configuration in full, what makes a localiser of a method, and the refinement's own options."""
+) -> tuple[CamsConfig, Any, Any]:
+    """The configuration in full, the refinement's module, and its own options."""
     name = config.method or trained.about["method"]
     module = METHODS.load(name)
     preset = choose_preset(module.CAMS_PRESETS, config.preset)
     options = method_options(module.CamsOptions, preset, config.options)
     precision = choose_precision(config.precision, device, training=False)
     config = dataclasses.replace(resolve(config, preset, given), method=name, precision=precision)
-    return config, lambda method: module.localiser(method, options), dataclasses.asdict(options)
+    return config, module, options
 
 
 def _picker(listing: Path | None, limit: int | None, images: Path) -> Callable[[list[Sample]], list[str]]:
@@ -190,6 +190,7 @@ class _Localiser:
 
     method: Any
     localise: Localise
+    views: Views
     config: CamsConfig
     about: Mapping[str, Any]
     device: torch.device
@@ -200,16 +201,15 @@ class _Localiser:
         """uint8 (H, W, 3) and its classes, or None to predict them -> maps at the stored stride."""
         height, width = image.shape[:2]
         pixels = torch.from_numpy(image).permute(2, 0, 1)
-        picture = normalised(pixels, self.about["mean"], self.about["std"], self.device)
         with autocast(self.device, self.config.precision):
-            scores = self._probabilities(picture)
+            scores = self._probabilities(self._normalised(pixels))
             keys = (
                 [c for c in self.kept if scores[c] >= self.config.tag_threshold]
                 if tags is None
                 else list(tags)
             )
             small = -(-height // self.config.stride), -(-width // self.config.stride)
-            maps = self._maps(picture, keys, small) if keys else np.zeros((0, *small), np.float32)
+            maps = self._maps(pixels, keys, small) if keys else np.zeros((0, *small), np.float32)
         if not np.isfinite(maps).all():
             raise ItemError(
                 "cam-not-finite",
@@ -217,8 +217,8 @@ class _Localiser:
             )
         return Cam(maps, np.array(keys, np.int64), (height, width), scores[keys].astype(np.float32))
 
-    def _maps(self, picture: Tensor, keys: list[int], size: tuple[int, int]) -> NDArray[np.float32]:
-        stride = self.method.classifier.backbone.stride
+    def _maps(self, pixels: Tensor, keys: list[int], size: tuple[int, int]) -> NDArray[np.float32]:
+        stride, views = self.method.classifier.backbone.stride, self.views
 
         def wanted(view: Tensor) -> Tensor:
             return self.localise(view)[
@@ -226,22 +226,43 @@ class _Localiser:
             ]  # before anything is resized: there may be hundreds of classes
 
         try:
-            maps = multi_scale(wanted, self._bounded(picture), self.config.scales, self.config.flip, stride)
+            picture = self._bounded(self._normalised(pixels))
+            maps = multi_scale(
+                wanted, picture, self.config.scales, self.config.flip, stride, views=views,
+                at_scale=self._at_scale(pixels),
+            ).float()  # fmt: skip
         except RuntimeError as error:
             if "memory" not in str(error):
                 raise
             raise ItemError("memory", "The image does not fit into memory. Pass --max-side.") from error
-        result: NDArray[np.float32] = resize(normalise(maps.float(), EPSILON), size)[0].cpu().numpy()
+        maps = normalise(maps, views.epsilon, relu=views.relu != "never", floor=views.floor)
+        result: NDArray[np.float32] = resize(maps, size)[0].cpu().numpy()
         return result
 
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        return normalised(pixels, self.about["mean"], self.about["std"], self.device)
+
+    def _at_scale(self, pixels: Tensor) -> Callable[[float], Tensor] | None:
+        """The picture at a scale, for the systems that resize its bytes."""
+        if not self.views.resample.startswith("bytes"):
+            return None
+        floor, bound = self.views.resample == "bytes-floor", self._factor(pixels)
+        return lambda scale: self._normalised(scaled_bytes(pixels, scale * bound, floor=floor))
+
     def _bounded(self, picture: Tensor) -> Tensor:
-        height, width = picture.shape[-2:]
-        side = self.config.max_side
-        if not side or max(height, width) <= side:
+        """The picture as scale 1 of the views: stretched to a square, or with sides of at most --max-side."""
+        if self.views.square:
+            size = self.views.square, self.views.square
+            return torch.nn.functional.interpolate(picture, size=size, mode="bilinear", align_corners=False)
+        factor = self._factor(picture)
+        if factor == 1.0:
             return picture
-        factor = side / max(height, width)
-        size = max(1, round(height * factor)), max(1, round(width * factor))
-        return torch.nn.functional.interpolate(picture, size=size, mode="bilinear", antialias=True)
+        height, width = (max(1, round(side * factor)) for side in picture.shape[-2:])
+        return torch.nn.functional.interpolate(picture, size=(height, width), mode="bilinear", antialias=True)
+
+    def _factor(self, picture: Tensor) -> float:
+        side, longest = self.config.max_side, max(picture.shape[-2:])
+        return side / longest if side and longest > side else 1.0
 
     def _probabilities(self, picture: Tensor) -> NDArray[np.float64]:
         """Probabilities (C,) of the picture stretched to the size of the training."""
