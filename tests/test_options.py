@@ -73,7 +73,7 @@ def test_every_option_has_its_variable(command: str) -> None:
 def test_common_options_are_everywhere(command: str) -> None:
     """The options that mean the same everywhere exist everywhere, under the same flags."""
     common = {"out", "overwrite", "device", "workers", "dry_run", "as_json", "quiet", "verbose"}
-    common |= {"max_failures", "allow_failed", "listing", "limit"}
+    common |= {"config_file", "max_failures", "allow_failed", "listing", "limit"}
 
     assert common <= set(options(command))
     assert options(command)["out"].opts == ["--out", "-o"]
@@ -84,7 +84,7 @@ def test_common_options_are_everywhere(command: str) -> None:
 @pytest.mark.parametrize("command", CONFIGS)
 def test_every_option_is_used(command: str) -> None:
     """An option is a field of the configuration or of Execution, or one that this list knows."""
-    known = {"out", "as_json", "quiet", "verbose", "allow_failed", "listing", "limit"}
+    known = {"config_file", "out", "as_json", "quiet", "verbose", "allow_failed", "listing", "limit"}
     known |= {"labels", "label_format", "unlabelled", "classes", "val_listing", "weights", "truth", "help"}
     fields = {
         field.name for kind in (CONFIGS[command], config.Execution) for field in dataclasses.fields(kind)

@@ -26,7 +26,10 @@ MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM, err
 MACHINE |= {errno.EACCES, errno.EPERM}
 INTERRUPTED = 130
 STOPPED = 129  # from here on: 128 and the number of the signal
-EPILOG = "Every option has a variable: --batch-size is WSSS_BATCH_SIZE. The command line wins over it."
+EPILOG = (
+    "Every option has a variable: --batch-size is WSSS_BATCH_SIZE. "
+    "The command line wins over it, and it wins over wsss.toml."
+)
 
 app = typer.Typer(name="wsss", no_args_is_help=False, pretty_exceptions_enable=False, epilog=EPILOG)
 COMMANDS: dict[str, Callable[..., None]] = {

@@ -53,6 +53,7 @@ def crf(
     as_json: shared.AsJson = False,
     quiet: shared.Quiet = False,
     verbose: shared.Verbose = False,
+    config_file: shared.ConfigFile = None,
     device: shared.Device = Execution.device,
     workers: shared.Workers = Execution.workers,
     max_failures: shared.MaxFailures = Execution.max_failures,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Config = TypeVar("Config")
 SOME_FAILED = 3
-TYPED = ("COMMANDLINE", "ENVIRONMENT")
+TYPED = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")
 DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?", re.ASCII)
 
 
@@ -44,7 +44,7 @@ class Job:
         return kind(**{field: _frozen(self._values[name]) for field, name in names.items()})
 
     def given(self, kind: type[Any], parameters: Mapping[str, str] | None = None) -> frozenset[str]:
-        """The fields of `kind` that the user typed, on the command line or in the environment."""
+        """The fields of `kind` that the user set, on the command line, in the environment or in a file."""
         names = _own_names(kind) if parameters is None else parameters
         return frozenset(field for field, name in names.items() if self._typed(name))
 

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from wsss_cli.cli import settings
+
 _input: Any = partial(typer.Option, rich_help_panel="Input")
 _output: Any = partial(typer.Option, rich_help_panel="Output")
 _running: Any = partial(typer.Option, rich_help_panel="Running")
@@ -48,6 +50,13 @@ AsJson = Annotated[bool, _output("--json", help="Print one JSON object on stdout
 Quiet = Annotated[bool, _output("--quiet", "-q", help="Print errors only.")]
 Verbose = Annotated[bool, _output("--verbose", "-v", help="Name every failed item.")]
 
+ConfigFile = Annotated[
+    Path | None,
+    _running(
+        "--config", metavar="FILE", is_eager=True, callback=settings.load,
+        help="TOML file of defaults; without it wsss.toml, if there is one here.",
+    ),
+]  # fmt: skip
 Device = Annotated[str, _running("--device", help="auto, cpu, cuda or cuda:N.")]
 Workers = Annotated[int, _running("--workers", min=0, help="Worker processes; 0: one for each core.")]
 Precision = Annotated[str, _running("--precision", help="auto, fp32, bf16 or fp16.")]

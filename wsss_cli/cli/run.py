@@ -133,6 +133,7 @@ def run(
     as_json: shared.AsJson = False,
     quiet: shared.Quiet = False,
     verbose: shared.Verbose = False,
+    config_file: shared.ConfigFile = None,
     device: shared.Device = Execution.device,
     workers: shared.Workers = Execution.workers,
     precision: shared.Precision = CLS.precision,

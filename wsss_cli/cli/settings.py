@@ -1,0 +1,83 @@
+"""Defaults of a user's own: `wsss.toml` in the current folder, or the file of `--config`.
+
+    device = "cuda"          # every command that has --device
+
+    [cams]                   # wsss cams
+    scale = [0.6, 1.0]
+
+Keys are options without their dashes. Flags and `WSSS_*` variables win over the file.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from wsss_cli.errors import UsageError
+from wsss_cli.registry import unknown
+from wsss_cli.text import show
+
+USUAL = Path("wsss.toml")
+
+
+def load(ctx: typer.Context, path: Path | None) -> None:
+    """Make the file's values the defaults of the command that is about to run; a wrong file is a `UsageError`."""
+    if path is None and not USUAL.is_file():
+        return
+    path = path or USUAL
+    tables = _read(path)
+    commands: Mapping[str, Any] = ctx.find_root().command.commands  # type: ignore[attr-defined]
+    for key, value in tables.items():
+        if isinstance(value, dict) and key not in commands:
+            raise UsageError(f"{show(path)}: {unknown('command', key, tuple(commands))}")
+    general = {key: value for key, value in tables.items() if not isinstance(value, dict)}
+    for key in general:
+        _require_option(path, key, {name for command in commands.values() for name in _options(command)})
+    own = _options(ctx.command)
+    chosen = tables.get(str(ctx.info_name), {})
+    for key in chosen:
+        _require_option(path, key, own, f" of '{ctx.command_path}'")
+    values = {key: value for key, value in general.items() if _flag(key) in own}
+    values |= chosen
+    ctx.default_map = {
+        own[_flag(key)].name: _typed(path, key, own[_flag(key)], value) for key, value in values.items()
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"Cannot read {show(path)}: {error.strerror}. Correct --config.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{show(path)} is not TOML: {error}. Correct it.") from None
+
+
+def _options(command: Any) -> dict[str, Any]:
+    """Flag without dashes -> option, but for those that make no sense in a file."""
+    options = [parameter for parameter in command.params if parameter.param_type_name == "option"]
+    return {_flag(option.opts[0]): option for option in options if option.name not in ("config_file", "help")}
+
+
+def _flag(key: str) -> str:
+    return key.removeprefix("--").replace("_", "-")
+
+
+def _require_option(path: Path, key: str, names: Any, where: str = "") -> None:
+    if _flag(key) not in names:
+        raise UsageError(f"{show(path)}: {unknown('option' + where, key, tuple(sorted(names)))}")
+
+
+def _typed(path: Path, key: str, option: Any, value: Any) -> Any:
+    """The value as the command line would give it: text, a list of texts, or true | false for a flag."""
+    several = option.multiple or option.nargs != 1
+    if option.is_flag != isinstance(value, bool) or several != isinstance(value, list):
+        kind = "true or false" if option.is_flag else "a list" if several else "one value"
+        raise UsageError(f"{show(path)}: {key} is {value!r}; it takes {kind}.")
+    if option.is_flag:
+        return value
+    return [str(item) for item in value] if several else str(value)
