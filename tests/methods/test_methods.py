@@ -168,6 +168,26 @@ def test_aream_refines_a_plain_transformer() -> None:
         check_refinement("mct", plain)
 
 
+def test_the_learned_affinity_needs_to_be_taught() -> None:
+    """By default it refines where its loss had weight; who asks for it without such a training is told so."""
+    aream = METHODS.load("aream")
+    images, _ = batch()
+
+    def maps(method: Any, **options: Any) -> torch.Tensor:
+        found: torch.Tensor = aream.localiser(method, aream.CamsOptions(**options))(images)
+        return found
+
+    taught, hardly = make("aream", affinity_weight=1.0), make("aream", affinity_weight=0.1)
+    assert torch.equal(maps(taught), maps(taught, affinity="learned"))
+    assert torch.equal(maps(hardly), maps(hardly, affinity="attention"))
+    assert not torch.allclose(maps(taught), maps(hardly))
+    assert not torch.allclose(maps(taught), maps(taught, power=8.0))
+    with pytest.raises(UsageError, match="needs a checkpoint trained with aream"):
+        maps(make("mct"), affinity="learned")
+    with pytest.raises(UsageError, match="power is 0"):
+        aream.CamsOptions(power=0.0)
+
+
 def test_transformer_methods_refuse_a_cnn() -> None:
     """The reason and the way out are named; cam takes any network."""
     assert make("cam", backbone="test_resnet")(torch.randn(1, 3, 64, 64)).shape == (1, 3)

@@ -10,6 +10,7 @@ import torch
 from wsss_cli.ops.attention import (
     AttentionSum,
     LayerEntropies,
+    LearnedAffinity,
     head_mean,
     last_layers,
     layer_range,
@@ -112,3 +113,24 @@ def test_layer_entropies_see_each_layer() -> None:
     entropies = watch.entropies(maps, torch.ones(1, 1))[0]
     assert entropies[0] > 1.99
     assert entropies[1] < 0.1
+
+
+def test_learned_affinity_is_of_the_deep_layers() -> None:
+    """The mean over deep layers of the sigmoid of the heads' mean, between patches, its rows brought to 1."""
+    learned = LearnedAffinity(prefix=1, first=1)
+    odds = math.log(3)  # a sigmoid of 3/4
+    learned(0, torch.full((1, 2, 3, 3), 9.0))  # a shallow layer counts for nothing
+    deep = torch.zeros(1, 2, 3, 3)
+    deep[0, :, 1, 2] = torch.tensor([odds - 1, odds + 1])
+    learned(1, deep)
+    learned(2, deep)
+    expected = torch.tensor([[[0.4, 0.6], [0.5, 0.5]]])
+    torch.testing.assert_close(learned.transition(1.0), expected)
+    expected = torch.tensor([[[4 / 13, 9 / 13], [0.5, 0.5]]])
+    torch.testing.assert_close(learned.transition(2.0), expected)
+
+
+def test_learned_affinity_without_a_layer() -> None:
+    """Nothing seen is an error, not an empty map."""
+    with pytest.raises(ValueError, match="no layer"):
+        LearnedAffinity(0, 3).transition(1.0)

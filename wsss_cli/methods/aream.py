@@ -34,19 +34,26 @@ from torch import Tensor, nn
 
 from wsss_cli.errors import UsageError
 from wsss_cli.methods import FROM_SCRATCH, ParamGroup, Progress
-from wsss_cli.nets.backbones.vit import ViT
+from wsss_cli.nets.backbones.vit import Observer, ViT
 from wsss_cli.nets.classifiers import POOLS, Scores, TokenClassifier
 from wsss_cli.nets.trainable import token_groups
 from wsss_cli.ops.affinity import affinity_labels, affinity_loss, pixel_labels
 from wsss_cli.ops.attention import (
     AttentionSum,
     LayerEntropies,
+    LearnedAffinity,
     last_layers,
     layer_range,
     normalised_entropy,
+    refine,
 )
 from wsss_cli.ops.cam import ACTIVATIONS, Localise, Views, multi_scale, normalise
 from wsss_cli.registry import require_choice
+
+AFFINITIES = ("auto", "attention", "learned")
+TAUGHT = (
+    1.0  # weight of the affinity loss from which q beats the attention; at the published 0.1 it is far behind
+)
 
 
 @dataclass(frozen=True)
@@ -84,16 +91,23 @@ class CamsOptions:
     """Last layers whose class attention is used (0: all), and the range of layers whose patch affinity is.
 
     The range is half open and in twelfths of the depth: (5, 10) is layers 5 to 9 of 12, counted from 0.
+    `affinity`: "attention", the mean of S_l^pp as published; "learned", q of the deep layers to `power`; "auto",
+    learned where the affinity loss had weight enough.
     `activation` of the patch map where each class has its token, as in `mct`; maps of a plain classifier stay signed.
     """
 
     class_layers: int = 3
+    affinity: str = "auto"
+    power: float = 2.0
     patch_layers: tuple[float, ...] = (0.0, 12.0)
     activation: str = "softplus"
     epsilon: float = 1e-20  # of the normalisation; 1e-6 as published flattens faint maps
 
     def __post_init__(self) -> None:
         require_choice("activation", self.activation, tuple(ACTIVATIONS))
+        require_choice("affinity", self.affinity, AFFINITIES)
+        if not 0 < self.power <= 64:
+            raise UsageError(f"power is {self.power}; it must lie in (0, 64].")
         if len(self.patch_layers) != 2 or not 0 <= self.patch_layers[0] < self.patch_layers[1] <= 12:
             raise UsageError(
                 f"patch_layers is {self.patch_layers}; write first,end with 0 <= first < end <= 12."
@@ -117,7 +131,13 @@ CAMS_PRESETS: dict[str, dict[str, Any]] = {
         "scales": (1.0,),
         "flip": True,
         "max_side": 0,
-        "options": {"class_layers": 0, "patch_layers": (0.0, 12.0), "activation": "relu", "epsilon": 1e-6},
+        "options": {
+            "class_layers": 0,
+            "affinity": "attention",
+            "patch_layers": (0.0, 12.0),
+            "activation": "relu",
+            "epsilon": 1e-6,
+        },
     },
 }
 
@@ -278,18 +298,40 @@ def localiser(method: Any, options: CamsOptions) -> Localise:
     """images (B, 3, H, W) -> maps (B, C, h, w); class attention where each class has its token, affinity everywhere."""
     classifier, backbone = method.classifier, method.classifier.backbone
     class_weights = last_layers(options.class_layers, backbone.layers)
+    learned = _learned(method, options)
     first, end = options.patch_layers
-    patch_weights = layer_range(first, end, backbone.layers)
+    patch_weights = [0.0] * backbone.layers if learned else layer_range(first, end, backbone.layers)
     positive = ACTIVATIONS[options.activation]
 
     def localise(images: Tensor) -> Tensor:
         attention = AttentionSum(backbone.class_tokens, backbone.prefix, class_weights, patch_weights)
-        maps = classifier(images, attention).maps.float()
-        if not classifier.tokens_are_classes:
-            return attention.fuse(maps, use_class_tokens=False)
-        return attention.fuse(positive(maps), use_class_tokens=True)
+        q = LearnedAffinity(backbone.prefix, method.split) if learned else None
+        maps = classifier(images, _both(attention, q)).maps.float()
+        many = classifier.tokens_are_classes
+        maps = attention.fuse(positive(maps) if many else maps, use_class_tokens=many)
+        return maps if q is None else refine(maps, q.transition(options.power))
 
     return localise
+
+
+def _learned(method: Any, options: CamsOptions) -> bool:
+    """Whether to refine by q; a checkpoint that never had an affinity loss is a `UsageError` if it was asked for."""
+    if options.affinity == "learned" and not isinstance(method, Aream):
+        raise UsageError("affinity=learned needs a checkpoint trained with aream. Use affinity=attention.")
+    if options.affinity != "auto":
+        return options.affinity == "learned"
+    return isinstance(method, Aream) and method.options.affinity_weight >= TAUGHT
+
+
+def _both(attention: AttentionSum, q: LearnedAffinity | None) -> Observer:
+    """One observer that tells both."""
+
+    def observe(layer: int, logits: Tensor) -> None:
+        attention(layer, logits)
+        if q is not None:
+            q(layer, logits)
+
+    return observe
 
 
 def views(options: CamsOptions) -> Views:

@@ -74,6 +74,30 @@ class AttentionSum:
         return maps if self.affinity is None else refine(maps, self.affinity)
 
 
+class LearnedAffinity:
+    """Accumulates q = mean over layers l ≥ `first` of σ(mean over heads of A_l^pp): what AReAM's loss trains."""
+
+    def __init__(self, prefix: int, first: int) -> None:
+        self.prefix = prefix
+        self.first = first
+        self._sum: Tensor | None = None
+        self._layers = 0
+
+    @torch.no_grad()
+    def __call__(self, layer: int, logits: Tensor) -> None:
+        if layer >= self.first:
+            p = self.prefix
+            self._sum = _plus(self._sum, logits.detach().float().mean(dim=1)[:, p:, p:].sigmoid())
+            self._layers += 1
+
+    def transition(self, power: float) -> Tensor:
+        """q^power with rows that sum to 1, (B, P, P)."""
+        if self._sum is None:
+            raise ValueError("no layer was seen")
+        q = (self._sum / self._layers) ** power
+        return q / q.sum(dim=-1, keepdim=True)
+
+
 def _plus(total: Tensor | None, term: Tensor) -> Tensor:
     return term if total is None else total + term
 
