@@ -15,6 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 WIDTH, DEPTH, HEADS, STRIDE = 96, 2, 3, 8
+DIMENSIONS: dict[str, float] = {}  # none to choose
 
 
 class ConvStem(nn.Module):
