@@ -56,19 +56,24 @@ def known_names() -> tuple[str, ...]:
     return (*BACKBONES.names(), *SIZES, *timm.list_models())
 
 
+def family(name: str) -> str:
+    """The name without dimensions: `conformer` of `conformer_small`; a timm network is its own family."""
+    return SIZES.get(name, name).partition(":")[0]
+
+
 def is_ours(name: str) -> bool:
-    """Whether the backbone is one of this package; what follows a colon are its dimensions."""
-    return SIZES.get(name, name).partition(":")[0] in BACKBONES.names()
+    """Whether the backbone is one of this package."""
+    return family(name) in BACKBONES.names()
 
 
 def _dimensions(name: str) -> dict[str, float]:
     """What the part behind the colon sets, {} without one; what the backbone does not have is a `UsageError`."""
-    family, _, text = SIZES.get(name, name).partition(":")
-    known, chosen = BACKBONES.load(family).DIMENSIONS, {}
+    text = SIZES.get(name, name).partition(":")[2]
+    known, chosen = BACKBONES.load(family(name)).DIMENSIONS, {}
     for part in filter(None, text.split(",")):
         key, _, value = part.partition("=")
         if key not in known:
-            raise UsageError(unknown(f"dimension of backbone {family}", key, tuple(known)))
+            raise UsageError(unknown(f"dimension of backbone {family(name)}", key, tuple(known)))
         try:
             chosen[key] = float(value)
         except ValueError:
@@ -99,8 +104,8 @@ def load_backbone(
     Raises `UsageError` for a name that does not exist and `RejectedInputError` for weights that do not fit.
     """
     if is_ours(name):
-        family = SIZES.get(name, name).partition(":")[0]
-        model: nn.Module = BACKBONES.load(family).build(drop_path=drop_path, **_dimensions(name))
+        module = BACKBONES.load(family(name))
+        model: nn.Module = module.build(drop_path=drop_path, **_dimensions(name))
     else:
         model = _timm(name, pretrained=pretrained, drop_path=drop_path)
     if weights is not None:
