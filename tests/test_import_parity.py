@@ -1,4 +1,4 @@
-"""The authors' weights through the front door: imported, then `wsss cams --preset paper`, against the authors' own maps."""
+"""The authors' weights through the front door: imported, then `wsss cams --preset paper`, against their own maps."""
 
 from __future__ import annotations
 
@@ -50,7 +50,15 @@ def localised(
     given = ["--from", source, "--num-heads", "3", "--classes", ",".join(NAMES), "-q", "-o", cls]
 
     assert main([str(part) for part in ["import-weights", *release.weights, *given]]) == 0
-    command = ["cams", cls / "ckpt.pt", folder / "photos", "--labels", folder / "labels.csv", "--preset", "paper"]
+    command = [
+        "cams",
+        cls / "ckpt.pt",
+        folder / "photos",
+        "--labels",
+        folder / "labels.csv",
+        "--preset",
+        "paper",
+    ]
     choices = ["--stride", "1", "--device", "cpu", "--precision", "fp32", "-q", "-o", cams, *options]
     assert main([str(part) for part in [*command, *choices]]) == 0
     return decode_cam(read_item(read_run(cams, "cams"), "one"), classes=4)
@@ -71,7 +79,7 @@ def test_aream_gives_the_authors_maps(source: str, name: str, tmp_path: Path) ->
 
 
 def test_mctformer_gives_the_published_maps(tmp_path: Path) -> None:
-    """One view of a picture of whole patches: class attention of three layers, affinity of all, by the paper's formula."""
+    """One view of a picture of whole patches: class attention of three layers and affinity of all."""
     release = published("aream_mctformer", tmp_path, wrapper="state_dict")
     x = release.arrays["s64x64_x"][0].transpose(1, 2, 0)
     image = np.rint((x * STD + MEAN) * 255).astype(np.uint8)

@@ -321,9 +321,7 @@ def resolve(config: Any, preset: Mapping[str, Any], given: Collection[str]) -> A
     return dataclasses.replace(config, **changes)
 
 
-def choose_preset(
-    presets: Mapping[str, Mapping[str, Any]], name: str, family: str = ""
-) -> Mapping[str, Any]:
+def choose_preset(presets: Mapping[str, Mapping[str, Any]], name: str, family: str = "") -> Mapping[str, Any]:
     """The preset `name`, or `name@family` where there is one for this family of backbones.
 
     An unknown one is a `UsageError` that lists them.

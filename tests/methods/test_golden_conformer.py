@@ -62,7 +62,9 @@ def build(golden: Golden, weights: str = "uniform", **options: Any) -> aream.Are
     scales = options.pop("scales", (0.5, 1.0, 1.5))
     chosen = aream.TrainOptions(weights=weights, cls_epochs=0, scales=scales, **options)
     method = aream.build(conformer.build(width=48, heads=3, ratio=0.25), 4, chosen)
-    method.classifier.load_state_dict({ours(name): value for name, value in golden.weights.items()}, strict=True)
+    method.classifier.load_state_dict(
+        {ours(name): value for name, value in golden.weights.items()}, strict=True
+    )
     method.entropies.copy_(golden["entropy_raw"])
     return method
 
@@ -84,7 +86,9 @@ def test_forward(golden: Golden, size: str) -> None:
     method = build(golden).eval()
     trunk, seen, attention = method.classifier.backbone, {}, []
     for name in ("trans_norm", "conv_1", "conv_trans_2"):
-        trunk.get_submodule(name).register_forward_hook(lambda _m, _i, out, name=name: seen.update({name: out}))
+        trunk.get_submodule(name).register_forward_hook(
+            lambda _m, _i, out, name=name: seen.update({name: out})
+        )
     with torch.no_grad():
         scores = method.classifier(golden[size + "x"], lambda _, logits: attention.append(logits))
         tokens = trunk(golden[size + "x"])
@@ -132,7 +136,9 @@ def test_label_maps_in_eval_mode(golden: Golden, size: str, weights: str, short:
     method = build(golden, weights, label_mode="eval" if how == "label_mode" else "train")
     method = method.eval() if how == "eval" else method.train()
     assert_close(method.seeds(golden[size + "x"]), golden[f"{size}msf_cam_{short}_evalmode"], 1e-3)
-    assert int(method.classifier.backbone.bn1.num_batches_tracked) == int(golden.weights["bn1.num_batches_tracked"])
+    assert int(method.classifier.backbone.bn1.num_batches_tracked) == int(
+        golden.weights["bn1.num_batches_tracked"]
+    )
     assert method.training == (how == "label_mode")
 
 
@@ -151,7 +157,9 @@ def test_training_step(golden: Golden, size: str, weights: str, short: str) -> N
     assert torch.equal(aff, golden[step + "aff_label"].long())
     watch = DeepLogits(1, method.split)
     method.classifier(x, watch)
-    assert_close(torch.stack([affinity_loss(a, aff) for a in watch.deep]), golden[step + "aff_loss_per_layer"])
+    assert_close(
+        torch.stack([affinity_loss(a, aff) for a in watch.deep]), golden[step + "aff_loss_per_layer"]
+    )
     terms = method.losses(x, y, Progress(0, 1, 0, 1), boxes)
     assert_close(terms["cls"] + terms["patch"], golden[step + "cls_loss"])
     assert_close(terms["aff"] / method.options.affinity_weight, golden[step + "aff_loss"])
@@ -194,6 +202,8 @@ def test_generation(golden: Golden) -> None:
     assert_close(at_scale(1.5)[0], golden["gen_scaled_2"], 1e-6)
     localise, views = aream.localiser(method, options), aream.views(options)
     with torch.no_grad():
-        maps = multi_scale(localise, at_scale(1.0), preset["scales"], True, 16, views=views, at_scale=at_scale)
+        maps = multi_scale(
+            localise, at_scale(1.0), preset["scales"], True, 16, views=views, at_scale=at_scale
+        )
     keys = golden["gen_key"].long()
     assert_close(normalise(maps, options.epsilon)[0, keys], golden["gen_cam"], 1e-3)

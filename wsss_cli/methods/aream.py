@@ -13,17 +13,17 @@ X = ReLU(M), k the split:
 
 Inference: X ⊙ mean_l S_l^cp, refined by the mean of S_l^pp.
 
-On a Conformer there is one class token, so no class attention; X is the signed map of the CNN's features, k is 9 of 12, the
-logits are those of the class token and of the features. Presets whose name ends in `@conformer` are for it.
+On a Conformer there is one class token, so no class attention; X is the signed map of the CNN's features, k is 9 of
+12, the logits are those of the class token and of the features. Presets whose name ends in `@conformer` are for it.
 
 What differs from the authors' code. (1) Entropies are measured on the network itself at the end of the warm-up, not on
 a second, separately trained baseline. (2) The un-mirrored view of the label maps is the training forward itself instead
 of a second pass over the same pixels; the two differ by stochastic depth alone. (3) Class tokens start apart and learn
 faster, as in `mct`. (4) Final maps use the class attention of the last 3 layers and softplus(M); `--preset paper` takes
-all 12 and ReLU. (5) A guard keeps entropies finite where a probability underflows. (6) `label_mode=eval` makes label maps
-with stored BatchNorm statistics; as published they take those of the batch, which changes the Conformer's maps by up to
-86 % of their range and moves the stored statistics three more times in each step. (7) The Conformer's own augmentation
-(scaled pictures on an empty canvas) is not there; `labels` and `losses` take the boxes that it would give.
+all 12 and ReLU. (5) A guard keeps entropies finite where a probability underflows. (6) `label_mode=eval` makes label
+maps with stored BatchNorm statistics. As published they take those of the batch, which changes the Conformer's maps by
+up to 86 % of their range and moves the stored statistics three more times in each step. (7) The Conformer's own
+augmentation (scaled pictures on an empty canvas) is not there; `labels` and `losses` take the boxes it would give.
 `--preset paper` gives the published recipe and inference.
 """
 
@@ -68,7 +68,9 @@ class TrainOptions:
     cls_epochs: int = 5
     class_layers: int = 0  # of the label maps; 0 is all
     par_iterations: int = 10
-    label_mode: str = "train"  # or eval: stored BatchNorm statistics and no stochastic depth in the label maps
+    label_mode: str = (
+        "train"  # or eval: stored BatchNorm statistics and no stochastic depth in the label maps
+    )
     scales: tuple[float, ...] = (1.0,)
     pool: str = "avg"
     token_spread: float = 0.5
@@ -100,7 +102,9 @@ class CamsOptions:
     patch_layers: tuple[float, ...] = (0.0, 12.0)
     activation: str = "softplus"
     epsilon: float = 1e-20  # of the normalisation; 1e-6 as published flattens faint maps
-    resample: str = "bilinear"  # how pictures are scaled and padded, see `views`; bytes-floor: the Conformer's
+    resample: str = (
+        "bilinear"  # how pictures are scaled and padded, see `views`; bytes-floor: the Conformer's
+    )
 
     def __post_init__(self) -> None:
         require_choice("activation", self.activation, tuple(ACTIVATIONS))

@@ -15,7 +15,7 @@ from wsss_cli.nets.backbones.load import load_backbone
 def rebuild(about: Mapping[str, Any], state: Mapping[str, Tensor]) -> Any:
     """The trained method of a checkpoint, in eval mode; weights that do not fit are a `RejectedInputError`."""
     try:
-        method = assemble(about)
+        method = untrained(about)
     except (KeyError, TypeError) as error:
         raise RejectedInputError(
             f"The checkpoint lacks or has an unknown entry: {error}. Train it again."
@@ -30,8 +30,8 @@ def rebuild(about: Mapping[str, Any], state: Mapping[str, Tensor]) -> Any:
     return method.eval()
 
 
-def assemble(about: Mapping[str, Any]) -> Any:
-    """The untrained method that a checkpoint's `about` describes."""
+def untrained(about: Mapping[str, Any]) -> Any:
+    """The network that a checkpoint's `about` describes, before its weights."""
     module = METHODS.load(about["method"])
     options = module.TrainOptions(**about["options"])
     return module.build(load_backbone(about["backbone"]).backbone, len(about["classes"]), options)

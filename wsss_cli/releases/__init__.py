@@ -65,6 +65,8 @@ class Converted:
     mean: tuple[float, ...] = IMAGENET[0]
     std: tuple[float, ...] = IMAGENET[1]
     unused: tuple[str, ...] = ()  # names in the file that the network has no use for
+    absent: tuple[str, ...] = ()  # beginnings of names that a file may lack; zeros take their place
+    beside: dict[str, Any] = field(default_factory=dict)  # what else the checkpoint says of its network
     notes: tuple[str, ...] = ()
 
 
@@ -89,7 +91,7 @@ def count(names: Iterable[str], prefix: str) -> int:
 
 
 def plain_vit(state: State, tokens: int, heads: int, prefix: str = "") -> str:
-    """The backbone of weights named like DeiT's (`prefix` before each), whose first `tokens` positions are no patches."""
+    """The backbone of weights named like DeiT's, `prefix` before each; the first `tokens` positions are no patches."""
     width, _, patch, _ = dimensions(state, f"{prefix}patch_embed.proj.weight", 4)
     _, positions, _ = dimensions(state, f"{prefix}pos_embed", 3)
     grid = round(max(0, positions - tokens) ** 0.5)

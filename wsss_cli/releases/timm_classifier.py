@@ -1,7 +1,7 @@
 """A plain timm classifier: its linear layer over averaged features becomes the 1x1 convolution of a `cam` checkpoint.
 
-mean_p(W f_p) + b = W mean_p(f_p) + b: the map of a class is W f_p + b, and its mean is the logit (Zhou et al. 2016). That
-holds where nothing but the average lies between the features and the layer. It is tried out on one random picture.
+mean_p(W f_p) + b = W mean_p(f_p) + b: the map of a class is W f_p + b, and its mean is the logit (Zhou et al. 2016).
+That holds where nothing but the average lies between the features and the layer. One random picture is the test.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def convert(state: State, given: Given) -> Converted:
     trained |= {"classifier.head.weight": weight[:, :, None, None], "classifier.head.bias": bias}
     return Converted(
         "cam", name, len(weight), side, trained, mean=loaded.mean, std=loaded.std, options={"pool": "avg"},
-        notes=("The network was trained to name one class: probabilities and tags without --labels mean little.",),
+        notes=("The network was trained to name one class an image: pass --labels to 'wsss cams'.",),
     )  # fmt: skip
 
 
@@ -80,5 +80,7 @@ def _check(model: Any, name: str, weight: Tensor, bias: Tensor) -> int:
     linear = features.shape[1] == weight.shape[1]
     means = (torch.einsum("ck,bkp->bcp", weight, features) + bias[:, None]).mean(dim=2) if linear else None
     if means is None or float((means - logits).abs().max()) > TOLERANCE * float(logits.abs().max()):
-        raise RejectedInputError(f"Something lies between the mean of the features of {name} and its head. {INSTEAD}")
+        raise RejectedInputError(
+            f"Something lies between the mean of the features of {name} and its head. {INSTEAD}"
+        )
     return side

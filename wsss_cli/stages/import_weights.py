@@ -15,15 +15,15 @@ from wsss_cli.data.run import Run
 from wsss_cli.errors import RejectedInputError
 from wsss_cli.labels import read_text
 from wsss_cli.methods import METHODS
-from wsss_cli.methods.assembly import assemble
+from wsss_cli.methods.assembly import untrained
 from wsss_cli.releases import RELEASES, Converted, Given
 from wsss_cli.reporter import Reporter
 from wsss_cli.summary import Summary
 from wsss_cli.text import class_names, show
 
 VOC = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
-    "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 OPTIONAL = "num_batches_tracked"  # older releases of torch did not write it
 
@@ -50,8 +50,10 @@ def run(
     converted = RELEASES.load(config.source).convert(state, given)
     names, notes = _names(classes, converted.classes)
     about = _about(converted, names, config, file)
-    weights = _fitting(assemble(about).state_dict(), converted, file, config.source)
-    figures = {"from": config.source, "method": converted.method, "backbone": converted.backbone, "classes": len(names)}
+    weights = _fitting(untrained(about).state_dict(), converted, file, config.source)
+    figures = {
+        "from": config.source, "method": converted.method, "backbone": converted.backbone, "classes": len(names)
+    }  # fmt: skip
     with Run(
         out, "import-weights", configuration=as_dict(config), classes=names, inputs=inputs, ids=(),
         facts={"method": converted.method}, execution=execution, reporter=reporter,
@@ -109,13 +111,15 @@ def _about(
         "kind": "classifier", "method": converted.method, "backbone": converted.backbone,
         "image_size": converted.image_size, "mean": list(converted.mean), "std": list(converted.std),
         "configuration": as_dict(config), "classes": list(names), "options": dataclasses.asdict(options),
-        "origin": {"from": config.source, "file": file.name},
+        "origin": {"from": config.source, "file": file.name}, **converted.beside,
     }  # fmt: skip
 
 
 def _fitting(own: Mapping[str, Tensor], converted: Converted, file: Path, source: str) -> dict[str, Tensor]:
     """The weights in the order of the network; RejectedInputError unless each has its place and its shape."""
-    state, theirs = converted.state, converted.names
+    theirs = converted.names
+    filled = {name: value.zero_() for name, value in own.items() if name.startswith(converted.absent)}
+    state = {**filled, **converted.state}
     missing = [name for name in own if name not in state and not name.endswith(OPTIONAL)]
     extra = [name for name in state if name not in own]
     wrong = [name for name in own if name in state and own[name].shape != state[name].shape]

@@ -1,9 +1,9 @@
 """Conformer: a convolutional and a transformer branch that exchange what they see (Peng et al. 2021, arXiv 2105.03889).
 
-Twelve levels. At each, the features of the CNN are squeezed to tokens and added to the patch tokens, a transformer block
-runs, and its patch tokens are expanded and added inside a second convolutional block. As in AReAM (arXiv 2305.03112) the
-class token takes no part in the exchange; the original doubles it at every level, and networks trained so give other
-maps here. There is no positional embedding.
+Twelve levels. At each, the features of the CNN are squeezed to tokens and added to the patch tokens, a transformer
+block runs, and its patch tokens are expanded and added inside a second convolutional block. As in AReAM (arXiv
+2305.03112) the class token takes no part in the exchange; the original doubles it at every level, and networks trained
+so give other maps here. There is no positional embedding.
 
 Parameter names are those of the published weights (`conv1`, `conv_1`, `trans_1`, `conv_trans_{2..12}`, `trans_norm`).
 """
@@ -97,7 +97,9 @@ class Level(nn.Module):
         tokens = tokens + F.pad(self.squeeze_block(middle), (0, 0, 1, 0))  # nothing for the class token
         tokens = self.trans_block(tokens)
         stride = self.expand_block.stride
-        grid = tokens[:, 1:].transpose(1, 2).unflatten(2, (middle.shape[2] // stride, middle.shape[3] // stride))
+        grid = (
+            tokens[:, 1:].transpose(1, 2).unflatten(2, (middle.shape[2] // stride, middle.shape[3] // stride))
+        )
         features, _ = self.fusion_block(features, self.expand_block(grid))
         return features, tokens
 
