@@ -11,6 +11,7 @@ Parameter names are those of the published weights (`conv1`, `conv_1`, `trans_1`
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ DIMENSIONS: dict[str, float] = {"width": 384, "heads": 6, "ratio": 4}  # Conform
 LEVELS = 12
 STEM = 64  # channels
 _Norm = partial(nn.BatchNorm2d, eps=1e-6)
-_LayerNorm = partial(nn.LayerNorm, eps=1e-6)
+_LayerNorm: Any = partial(nn.LayerNorm, eps=1e-6)
 
 
 class Bottleneck(nn.Module):
@@ -82,9 +83,12 @@ class Expand(nn.Module):
 class Level(nn.Module):
     """One exchange between the branches."""
 
-    def __init__(self, inside: int, outside: int, stride: int, block: Block, *, last: bool) -> None:
+    def __init__(
+        self, channels: tuple[int, int], width: int, stride: int, block: Block, *, last: bool
+    ) -> None:
         super().__init__()
-        width, shrinks = int(block.attn.qkv.in_features), inside != outside
+        inside, outside = channels
+        shrinks = inside != outside
         self.cnn_block = Bottleneck(inside, outside, 2 if shrinks else 1, project=shrinks)
         self.squeeze_block = Squeeze(outside // 4, width, stride)
         self.trans_block = block
@@ -97,9 +101,8 @@ class Level(nn.Module):
         tokens = tokens + F.pad(self.squeeze_block(middle), (0, 0, 1, 0))  # nothing for the class token
         tokens = self.trans_block(tokens)
         stride = self.expand_block.stride
-        grid = (
-            tokens[:, 1:].transpose(1, 2).unflatten(2, (middle.shape[2] // stride, middle.shape[3] // stride))
-        )
+        height, width = middle.shape[2] // stride, middle.shape[3] // stride
+        grid = tokens[:, 1:].transpose(1, 2).reshape(len(tokens), -1, height, width)
         features, _ = self.fusion_block(features, self.expand_block(grid))
         return features, tokens
 
@@ -133,7 +136,7 @@ class Conformer(nn.Module):
         inside = c1
         for number in range(2, LEVELS + 1):
             outside, stride = (c1, 4) if number < 5 else (c2, 2) if number < 9 else (c3, 1)
-            level = Level(inside, outside, stride, blocks[number - 1], last=number == LEVELS)
+            level = Level((inside, outside), width, stride, blocks[number - 1], last=number == LEVELS)
             setattr(self, f"conv_trans_{number}", level)
             inside = outside
         self.trans_norm = nn.LayerNorm(width)
