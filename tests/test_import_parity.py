@@ -16,6 +16,7 @@ from wsss_cli.cli import main
 from wsss_cli.data.cams import Cam, decode_cam
 from wsss_cli.data.folder import read_item, read_run
 from wsss_cli.ops.cam import normalise, resize
+from wsss_cli.releases import RELEASES
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = ("ant", "bee", "cat", "dog")
@@ -29,9 +30,9 @@ class Published(NamedTuple):
     arrays: Any
 
 
-def published(name: str, folder: Path, wrapper: str = "model") -> Published:
+def published(name: str, folder: Path, wrapper: str = "model", weights: str = "") -> Published:
     """The golden weights as authors save them: a pickle of a table in a table, from training on several devices."""
-    parts = [load_file(path) for path in sorted(GOLDEN.glob(f"{name}_weights*.safetensors"))]
+    parts = [load_file(path) for path in sorted(GOLDEN.glob(f"{weights or f'{name}_weights'}*.safetensors"))]
     state = {f"module.{key}": value for part in parts for key, value in part.items()}
     file = folder / "checkpoint_best.pth"
     torch.save({wrapper: state, "epoch": 59}, file)
@@ -100,3 +101,26 @@ def test_mctformer_looks_at_any_size(tmp_path: Path) -> None:
     assert cam.maps.shape == (2, 75, 101)
     assert np.isfinite(cam.maps).all()
     assert cam.maps.max() > 0.5
+
+
+@pytest.mark.skipif("more" not in RELEASES.names(), reason="MoRe is not registered")
+def test_more_gives_the_authors_maps(tmp_path: Path) -> None:
+    """Localisation maps of seven scales on a square of 64 pixels, in place of 448, at the picture's own size."""
+    release = published("more", tmp_path, wrapper="model_state_dict")
+    scales = [part for scale in (1.0, 0.5, 0.75, 1.25, 1.5, 1.75, 2.0) for part in ("--scale", str(scale))]
+    image = release.arrays["inf_img_u8"]
+
+    cam = localised(release, "more", image, [0, 1, 2, 3], tmp_path, "--set", "square=64", *scales)
+
+    assert np.abs(cam.maps - release.arrays["inf_lam7"][0]).max() <= 1e-3
+
+
+@pytest.mark.skipif("crt" not in RELEASES.names(), reason="CRT is not registered")
+def test_crt_gives_the_authors_maps(tmp_path: Path) -> None:
+    """Its maps of seven scales, mirrors and tiles, from the transformer's file alone; every seventh pixel."""
+    release = published("crt", tmp_path, weights="crt_transformer_weights")
+    tags = release.arrays["ms_tr_keys"].astype(int).tolist()
+
+    cam = localised(release, "crt", release.arrays["ms_img"], tags, tmp_path)
+
+    assert np.abs(cam.maps[:, ::7, ::7] - release.arrays["ms_tr_high_res"]).max() <= 1e-3

@@ -115,7 +115,7 @@ def test_what_learns_how_fast() -> None:
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_the_label_maps_move_the_statistics_or_not(mode: str) -> None:
-    """As published each of the three scales does; `label_mode=eval` leaves one update a step, and the mode as it was."""
+    """As published each of the three scales does; `label_mode=eval` leaves one update, and the mode as it was."""
     torch.manual_seed(0)
     options = aream.TrainOptions(cls_epochs=0, scales=(0.5, 1.0, 1.5), label_mode=mode)
     method = aream.build(load_backbone(SMALL).backbone, 2, options).train()
@@ -140,7 +140,7 @@ def test_it_segments() -> None:
 
 
 def test_trained_and_localised_by_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A training with the affinity loss, and the maps of the published inference, whose preset is the Conformer's own."""
+    """A training with the affinity loss, and the maps of the published inference by the Conformer's own preset."""
     (tmp_path / "photos").mkdir()
     noise = np.random.default_rng(0).integers(0, 256, (4, 40, 48, 3), dtype=np.uint8)
     for number, pixels in enumerate(noise):
