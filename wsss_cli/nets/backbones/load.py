@@ -69,7 +69,9 @@ def is_ours(name: str) -> bool:
 def _dimensions(name: str) -> dict[str, float]:
     """What the part behind the colon sets, {} without one; what the backbone does not have is a `UsageError`."""
     text = SIZES.get(name, name).partition(":")[2]
-    known, chosen = BACKBONES.load(family(name)).DIMENSIONS, {}
+    known, chosen = getattr(BACKBONES.load(family(name)), "DIMENSIONS", {}), {}
+    if text and not known:
+        raise UsageError(f"--backbone {name}: {family(name)} has no dimensions to choose.")
     for part in filter(None, text.split(",")):
         key, _, value = part.partition("=")
         if key not in known:

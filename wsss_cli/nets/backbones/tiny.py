@@ -15,7 +15,6 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 WIDTH, DEPTH, HEADS, STRIDE = 96, 2, 3, 8
-DIMENSIONS: dict[str, float] = {}  # none to choose
 
 
 class ConvStem(nn.Module):
