@@ -38,6 +38,7 @@ def main(folder: Path) -> None:
     kept = {name: whole[name] for name in whole.files if wanted(name)}
     for name, array in kept.items():
         kept[name] = array.astype(np.uint8) if "label" in name else array
+    kept["lr_steps"] = np.load(folder / "pipeline_tiny.npz", allow_pickle=False)["lr_conformer_steps"]
     np.savez_compressed(here / "aream_conformer.npz", **kept)
     weights = load_file(folder / "conformer_tiny_weights.safetensors")
     half = len(weights) // 2

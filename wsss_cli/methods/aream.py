@@ -102,9 +102,7 @@ class CamsOptions:
     patch_layers: tuple[float, ...] = (0.0, 12.0)
     activation: str = "softplus"
     epsilon: float = 1e-20  # of the normalisation; 1e-6 as published flattens faint maps
-    resample: str = (
-        "bilinear"  # how pictures are scaled and padded, see `views`; bytes-floor: the Conformer's
-    )
+    resample: str = "bilinear"  # or bytes-floor, the Conformer's, see `views`
 
     def __post_init__(self) -> None:
         require_choice("activation", self.activation, tuple(ACTIVATIONS))
@@ -130,6 +128,7 @@ PAPER_CONFORMER = {
     "lr": 5e-5,
     "weight_decay": 0.01,
     "warmup_epochs": 1.0,
+    "schedule": "conformer-steps",
     "image_size": 384,
     "augment": "light",
     "options": {"cls_epochs": 2, "head_lr": 10.0, "scales": (0.5, 1.0, 1.5)},
