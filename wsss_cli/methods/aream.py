@@ -18,7 +18,7 @@ On a Conformer there is one class token, so no class attention; X is the signed 
 
 What differs from the authors' code. (1) Entropies are measured on the network itself at the end of the warm-up, not on
 a second, separately trained baseline. (2) On a transformer the un-mirrored view of the label maps is the training
-forward itself instead of a second pass; the two differ by stochastic depth alone. (3) Class tokens start apart and learn
+forward itself, not a second pass; the two differ by stochastic depth alone. (3) Class tokens start apart and learn
 faster, as in `mct`. (4) Final maps use the class attention of the last 3 layers and softplus(M); `--preset paper` takes
 all 12 and ReLU. (5) A guard keeps entropies finite where a probability underflows. (6) `label_mode=eval` makes label
 maps with stored BatchNorm statistics. As published they take those of the batch, which changes the Conformer's maps by
