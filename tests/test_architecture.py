@@ -23,12 +23,13 @@ MODULES = {
 LEAVES = {"errors", "text", "summary", "reporter", "registry"}
 # layer -> layers that its files may import, besides the leaves
 LAYERS = {
-    "cli": {"cli", "config", "stages", "methods", "nets", "labels"},
-    "stages": {"config", "data", "labels", "methods", "nets", "ops", "runtime"},
+    "cli": {"cli", "config", "stages", "methods", "nets", "labels", "releases"},
+    "stages": {"config", "data", "labels", "methods", "nets", "ops", "releases", "runtime"},
     "methods": {"methods", "nets", "ops"},
     "nets": {"nets"},
     "ops": {"ops"},
     "labels": {"labels"},
+    "releases": {"releases", "nets"},
     "data": {"data", "config"},
     "runtime": {"runtime"},
     "config": set(),
@@ -82,13 +83,13 @@ def siblings(module: str) -> set[str]:
     """Imports of `module` from its own package that the rules forbid."""
     package = module.rpartition(".")[0]
     same = {name for name in ours(module) if name.rpartition(".")[0] == package and name in MODULES}
-    shared = {f"wsss_cli.cli.{name}" for name in ("options", "console", "job", "progress")}
+    shared = {f"wsss_cli.cli.{name}" for name in ("options", "console", "job", "progress", "settings")}
     return same - shared - {module}
 
 
-@pytest.mark.parametrize("package", ["cli", "stages", "methods", "labels"])
+@pytest.mark.parametrize("package", ["cli", "stages", "methods", "labels", "releases"])
 def test_siblings_do_not_import_each_other(package: str) -> None:
-    """No command imports a command, no stage a stage, no method a method, no reader a reader."""
+    """No command imports a command, no stage a stage, no method a method, no reader a reader, no release one."""
     found = {name: siblings(name) for name in MODULES if name.startswith(f"wsss_cli.{package}.")}
 
     assert {name: bad for name, bad in found.items() if bad} == {}

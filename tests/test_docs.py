@@ -22,13 +22,14 @@ from wsss_cli import cli, config, errors
 from wsss_cli.cli import main
 from wsss_cli.labels import LABEL_READERS, read_labels
 from wsss_cli.methods import METHODS
+from wsss_cli.releases import RELEASES
 from wsss_cli.summary import Summary
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 PAGES = [README, ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
-STAGES = ("train_cls", "cams", "crf", "pseudo_labels", "train_seg", "predict", "eval")
+STAGES = ("train_cls", "cams", "crf", "pseudo_labels", "train_seg", "predict", "eval", "import_weights")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -81,6 +82,13 @@ def test_every_method_is_in_the_readme() -> None:
     assert [code(row[0]) for row in table(README, "Methods")] == list(METHODS.names())
     assert [code(row[0]) for row in table(DOCS / "methods.md", "Methods")] == list(METHODS.names())
     assert all(section(DOCS / "methods.md", f"`{name}`").strip() for name in METHODS.names())
+
+
+def test_every_release_is_documented() -> None:
+    """docs/import-weights.md has one row a release, in the order of the help text."""
+    rows = [code(row[0]) for row in table(DOCS / "import-weights.md", "Releases")]
+
+    assert rows == list(RELEASES.names())
 
 
 def test_every_label_format_is_documented() -> None:

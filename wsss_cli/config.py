@@ -301,6 +301,18 @@ class EvalConfig:
         require_threshold(self.threshold, "sweep")
 
 
+@dataclass(frozen=True)
+class ImportWeightsConfig:
+    """`wsss import-weights`."""
+
+    source: str = "auto"  # whose file it is (--from), a name in RELEASES; auto: the one that it looks like
+    num_heads: int = 0  # attention heads; 0: one for 64 channels
+    backbone: str = "auto"  # of a timm classifier: its network; auto: the one that the file is named after
+
+    def __post_init__(self) -> None:
+        require(self.num_heads >= 0, f"--num-heads is {self.num_heads}; it must be at least 1, or 0.")
+
+
 def resolve(config: Any, preset: Mapping[str, Any], given: Collection[str]) -> Any:
     """`config` with the preset's values wherever the user typed nothing; "options" of a preset are not
     fields.
@@ -309,10 +321,13 @@ def resolve(config: Any, preset: Mapping[str, Any], given: Collection[str]) -> A
     return dataclasses.replace(config, **changes)
 
 
-def choose_preset(presets: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any]:
-    """The preset `name`; an unknown one is a `UsageError` that lists them."""
+def choose_preset(presets: Mapping[str, Mapping[str, Any]], name: str, family: str = "") -> Mapping[str, Any]:
+    """The preset `name`, or `name@family` where there is one for this family of backbones.
+
+    An unknown one is a `UsageError` that lists them.
+    """
     require(name in presets, unknown("preset", name, tuple(presets)))
-    return presets[name]
+    return presets.get(f"{name}@{family}", presets[name])
 
 
 def method_options(kind: type[Any], preset: Mapping[str, Any], settings: Sequence[str]) -> Any:

@@ -17,7 +17,7 @@ from wsss_cli.methods import Progress, aream, mct
 from wsss_cli.nets.backbones.vit import ViT
 from wsss_cli.ops import par
 from wsss_cli.ops.affinity import affinity_labels, affinity_loss
-from wsss_cli.ops.attention import normalised_entropy
+from wsss_cli.ops.attention import DeepLogits, normalised_entropy
 from wsss_cli.ops.cam import multi_scale, normalise
 
 HERE = Path(__file__).parents[1] / "golden"
@@ -122,7 +122,7 @@ def test_training_step(golden: Golden, size: str, weights: str, short: str) -> N
     assert torch.equal(labels, golden[step + "seg_label"].long())
     aff = affinity_labels(labels, (x.shape[2] // 16, x.shape[3] // 16))
     assert torch.equal(aff, golden[step + "aff_label"].long())
-    watch = aream._TrainingAttention(method._label_attention(), method.split)
+    watch = DeepLogits(method.classifier.backbone.prefix, method.split)
     method.classifier(x, watch)
     assert_close(
         torch.stack([affinity_loss(a, aff) for a in watch.deep]), golden[step + "aff_loss_per_layer"]

@@ -85,3 +85,17 @@ def test_par_draws_a_mask_to_the_edge_of_the_guide() -> None:
     refined = par.refine(mask, par.kernel(guide))[0, 0, 16]
     assert refined[17] > 0.3
     assert refined[14] < 0.1
+
+
+def test_what_lies_outside_the_box_takes_no_label() -> None:
+    """Rows and columns outside an image's box are 255; a box of the whole image changes nothing."""
+    maps, present = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.ones(2, 1)
+    boxes = torch.tensor([[0, 8, 0, 8], [2, 8, 0, 5]])
+    plain = pixel_labels(maps, present, torch.zeros(2, 3, 8, 8), (0.3, 0.6))
+
+    boxed = pixel_labels(maps, present, torch.zeros(2, 3, 8, 8), (0.3, 0.6), boxes=boxes)
+
+    assert torch.equal(boxed[0], plain[0])
+    assert torch.equal(boxed[1, 2:, :5], plain[1, 2:, :5])
+    assert bool((boxed[1, :2] == 255).all())
+    assert bool((boxed[1, :, 5:] == 255).all())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from wsss_cli.ops.cam import Views, multi_scale, normalise, pad_to_multiple
+from wsss_cli.ops.cam import Views, multi_scale, normalise, pad_to_multiple, with_mirror
 
 
 def test_normalise_each_class_by_itself() -> None:
@@ -112,3 +112,19 @@ def test_normalise_without_relu_or_floor() -> None:
     maps = torch.tensor([[[[-1.0, 1.0, 3.0]]]])
     torch.testing.assert_close(normalise(maps, 0.0, relu=False).flatten(), torch.tensor([0.0, 0.5, 1.0]))
     torch.testing.assert_close(normalise(maps + 2, 0.0, floor=False).flatten(), torch.tensor([0.2, 0.6, 1.0]))
+
+
+def test_with_mirror_is_one_batch_of_both() -> None:
+    """The same sum as of two views, from one call with twice the images."""
+    sizes = []
+
+    def localise(images: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(images))
+        return images[:, :1] * torch.arange(4.0)
+
+    images = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    apart = multi_scale(localise, images, (1.0,), True)
+    sizes.clear()
+
+    assert torch.equal(multi_scale(with_mirror(localise), images, (1.0,), False), apart)
+    assert sizes == [4]

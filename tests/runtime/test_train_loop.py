@@ -37,6 +37,14 @@ def test_published_rates() -> None:
     np.testing.assert_allclose(rates, published, rtol=1e-6)
 
 
+def test_published_rates_of_the_conformer() -> None:
+    """A line from 1e-6 through the first epoch, then half a cosine back, step by step."""
+    published = np.load(GOLDEN.parent / "aream_conformer.npz")["lr_steps"]
+    chosen = recipe(epochs=12, lr=5e-5, warmup_epochs=1.0, schedule="conformer-steps")
+    rates = [train_loop.learning_rate(chosen, step // 10, step % 10, 10) for step in range(120)]
+    np.testing.assert_allclose(rates, published, rtol=1e-6)
+
+
 def test_published_groups() -> None:
     """Weight decay pulls on the authors' parameters and no others."""
     golden = np.load(GOLDEN)

@@ -17,7 +17,18 @@ from typing import Annotated, Any
 import typer
 
 from wsss_cli import __version__
-from wsss_cli.cli import cams, console, crf, eval, predict, pseudo_labels, run, train_cls, train_seg  # noqa: A004
+from wsss_cli.cli import (
+    cams,
+    console,
+    crf,
+    eval,  # noqa: A004
+    import_weights,
+    predict,
+    pseudo_labels,
+    run,
+    train_cls,
+    train_seg,
+)
 from wsss_cli.errors import EnvironmentProblemError, UsageError, WsssError
 
 BUG = 1
@@ -41,6 +52,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "predict": predict.predict,
     "eval": eval.evaluate,
     "run": run.run,
+    "import-weights": import_weights.import_weights,
 }
 for _name, _command in COMMANDS.items():
     app.command(_name, epilog=EPILOG)(_command)

@@ -31,7 +31,8 @@ def train_cls(
     method: Annotated[str, typer.Option(help=METHOD_HELP)] = DEFAULT.method,
     preset: shared.Preset = DEFAULT.preset,
     backbone: Annotated[
-        str, typer.Option(help="tiny, or the name of a timm network; auto: the method's own.")
+        str,
+        typer.Option(help="tiny, conformer_small, or the name of a timm network; auto: that of --weights."),
     ] = DEFAULT.backbone,
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="Let timm download the backbone's weights.")

@@ -1,4 +1,4 @@
-"""AReAM: entropy-aware re-activation of deep attention (arXiv 2305.03112), on the transformer of MCTformer-V2.
+"""AReAM: entropy-aware re-activation of deep attention (arXiv 2305.03112), on MCTformer-V2 or Conformer.
 
 Deep layers attend to everything (their attention over-smooths), shallow ones still follow edges. With A_l the attention
 logits of layer l, S_l the mean over heads of softmax(A_l), S^cp from class tokens to patches, S^pp between patches,
@@ -13,12 +13,17 @@ X = ReLU(M), k the split:
 
 Inference: X ⊙ mean_l S_l^cp, refined by the mean of S_l^pp.
 
+On a Conformer there is one class token, so no class attention; X is the signed map of the CNN's features, k is 9 of
+12, the logits are those of the class token and of the features. Presets whose name ends in `@conformer` are for it.
+
 What differs from the authors' code. (1) Entropies are measured on the network itself at the end of the warm-up, not on
-a second, separately trained baseline. (2) The un-mirrored view of the label maps is the training forward itself instead
-of a second pass over the same pixels; the two differ by stochastic depth alone. (3) Class tokens start apart and learn
+a second, separately trained baseline. (2) On a transformer the un-mirrored view of the label maps is the training
+forward itself, not a second pass; the two differ by stochastic depth alone. (3) Class tokens start apart and learn
 faster, as in `mct`. (4) Final maps use the class attention of the last 3 layers and softplus(M); `--preset paper` takes
-all 12 and ReLU. (5) A guard keeps entropies finite where a probability underflows. `split` 0 means 7/12 of the layers,
-7 of 12, as published.
+all 12 and ReLU. (5) A guard keeps entropies finite where a probability underflows. (6) `label_mode=eval` makes label
+maps with stored BatchNorm statistics. As published they take those of the batch, which changes the Conformer's maps by
+up to 86 % of their range and moves the stored statistics three more times in each step. (7) The Conformer's own
+augmentation (scaled pictures on an empty canvas) is not there; `labels` and `losses` take the boxes it would give.
 `--preset paper` gives the published recipe and inference.
 """
 
@@ -34,12 +39,14 @@ from torch import Tensor, nn
 
 from wsss_cli.errors import UsageError
 from wsss_cli.methods import FROM_SCRATCH, ParamGroup, Progress
+from wsss_cli.nets.backbones.conformer import Conformer
 from wsss_cli.nets.backbones.vit import Observer, ViT
-from wsss_cli.nets.classifiers import POOLS, Scores, TokenClassifier
-from wsss_cli.nets.trainable import token_groups
+from wsss_cli.nets.classifiers import POOLS, BranchClassifier, Scores, TokenClassifier
+from wsss_cli.nets.trainable import branch_groups, token_groups
 from wsss_cli.ops.affinity import affinity_labels, affinity_loss, pixel_labels
 from wsss_cli.ops.attention import (
     AttentionSum,
+    DeepLogits,
     LayerEntropies,
     LearnedAffinity,
     last_layers,
@@ -47,7 +54,7 @@ from wsss_cli.ops.attention import (
     normalised_entropy,
     refine,
 )
-from wsss_cli.ops.cam import ACTIVATIONS, Localise, Views, multi_scale, normalise
+from wsss_cli.ops.cam import ACTIVATIONS, Localise, Views, multi_scale, normalise, with_mirror
 from wsss_cli.registry import require_choice
 
 AFFINITIES = ("auto", "attention", "learned")
@@ -68,6 +75,9 @@ class TrainOptions:
     cls_epochs: int = 5
     class_layers: int = 0  # of the label maps; 0 is all
     par_iterations: int = 10
+    label_mode: str = (
+        "train"  # or eval: stored BatchNorm statistics and no stochastic depth in the label maps
+    )
     scales: tuple[float, ...] = (1.0,)
     pool: str = "avg"
     token_spread: float = 0.5
@@ -79,6 +89,7 @@ class TrainOptions:
         if self.cls_epochs < 0:
             raise UsageError(f"cls_epochs is {self.cls_epochs}; it must be at least 0.")
         require_choice("weights", self.weights, ("entropy", "uniform"))
+        require_choice("label_mode", self.label_mode, ("train", "eval"))
         if not 0 < self.background_low <= self.background_high < 1:
             raise UsageError(
                 f"background_low {self.background_low} and background_high {self.background_high} "
@@ -102,12 +113,14 @@ class CamsOptions:
     patch_layers: tuple[float, ...] = (0.0, 12.0)
     activation: str = "softplus"
     epsilon: float = 1e-20  # of the normalisation; 1e-6 as published flattens faint maps
+    resample: str = "bilinear"  # or bytes-floor, the Conformer's, see `views`
 
     def __post_init__(self) -> None:
         require_choice("activation", self.activation, tuple(ACTIVATIONS))
         require_choice("affinity", self.affinity, AFFINITIES)
         if not 0 < self.power <= 64:
             raise UsageError(f"power is {self.power}; it must lie in (0, 64].")
+        require_choice("resample", self.resample, ("bilinear", "bytes-floor"))
         if len(self.patch_layers) != 2 or not 0 <= self.patch_layers[0] < self.patch_layers[1] <= 12:
             raise UsageError(
                 f"patch_layers is {self.patch_layers}; write first,end with 0 <= first < end <= 12."
@@ -123,50 +136,56 @@ PAPER = {
     "schedule": "timm-epochs",
     "options": {"cls_epochs": 10, "token_spread": 0.0, "token_lr": 1.0, "weights": "uniform"},
 }
+PAPER_CONFORMER = {
+    "epochs": 12,
+    "batch_size": 8,
+    "lr": 5e-5,
+    "weight_decay": 0.01,
+    "warmup_epochs": 1.0,
+    "schedule": "conformer-steps",
+    "image_size": 384,
+    "augment": "light",
+    "options": {"cls_epochs": 2, "head_lr": 10.0, "scales": (0.5, 1.0, 1.5)},
+}
 SCRATCH = {**FROM_SCRATCH, "options": {"pool": "top", "token_lr": 1.0}}
-TRAIN_PRESETS: dict[str, dict[str, Any]] = {"default": {}, "scratch": SCRATCH, "paper": PAPER}
+TRAIN_PRESETS: dict[str, dict[str, Any]] = {
+    "default": {}, "scratch": SCRATCH, "paper": PAPER, "paper@conformer": PAPER_CONFORMER
+}  # fmt: skip
+PAPER_MAPS = {
+    "class_layers": 0,
+    "affinity": "attention",
+    "patch_layers": (0.0, 12.0),
+    "activation": "relu",
+    "epsilon": 1e-6,
+}
 CAMS_PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    "paper": {
-        "scales": (1.0,),
+    "paper": {"scales": (1.0,), "flip": True, "max_side": 0, "options": PAPER_MAPS},
+    "paper@conformer": {
+        "scales": (0.5, 1.0, 1.5),
         "flip": True,
         "max_side": 0,
-        "options": {
-            "class_layers": 0,
-            "affinity": "attention",
-            "patch_layers": (0.0, 12.0),
-            "activation": "relu",
-            "epsilon": 1e-6,
-        },
+        "options": {**PAPER_MAPS, "resample": "bytes-floor"},
     },
 }
-
-
-class _TrainingAttention:
-    """Observer of a training forward: sums for the label maps; the deep layers' patch logits with their gradient."""
-
-    def __init__(self, attention: AttentionSum, split: int) -> None:
-        self.attention = attention
-        self.split = split
-        self.deep: list[Tensor] = []
-
-    def __call__(self, layer: int, logits: Tensor) -> None:
-        self.attention(layer, logits)
-        if layer >= self.split:
-            p = self.attention.prefix
-            self.deep.append(logits.mean(dim=1)[:, p:, p:].float())
+LABEL_VIEWS = Views(resample="plain", padding="none")
 
 
 class Aream(nn.Module):
-    """A `TokenClassifier` whose deep attention is held to what the shallow layers see."""
+    """A classifier whose deep attention is held to what the shallow layers see."""
 
     entropies: Tensor
 
-    def __init__(self, backbone: ViT, classes: int, options: TrainOptions) -> None:
+    def __init__(self, backbone: ViT | Conformer, classes: int, options: TrainOptions) -> None:
         super().__init__()
-        self.classifier = TokenClassifier(backbone, classes, options.token_spread, options.pool)
+        self.classifier: TokenClassifier | BranchClassifier
+        if isinstance(backbone, Conformer):
+            self.classifier = BranchClassifier(backbone, classes, options.pool)
+        else:
+            self.classifier = TokenClassifier(backbone, classes, options.token_spread, options.pool)
         self.options = options
-        self.split = options.split or round(backbone.layers * 7 / 12)
+        shallow = 7 if self.classifier.tokens_are_classes else 9
+        self.split = options.split or round(backbone.layers * shallow / 12)
         if not 0 < self.split < backbone.layers:
             raise UsageError(
                 f"split is {self.split}; with {backbone.layers} layers it must be 1 to {backbone.layers - 1}."
@@ -178,19 +197,24 @@ class Aream(nn.Module):
         scores: Scores = self.classifier(images)
         return scores.logits[1]
 
-    def losses(self, images: Tensor, targets: Tensor, progress: Progress) -> dict[str, Tensor]:
+    def losses(
+        self, images: Tensor, targets: Tensor, progress: Progress, boxes: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Tag losses of both heads; after the warm-up also the weighted affinity loss of the deep layers."""
         regularised = progress.epoch >= self.options.cls_epochs
-        watch = _TrainingAttention(self._label_attention(), self.split)
+        # A view whose values depend on its batch cannot stand in for the one that is mirrored beside it.
+        reused = self.options.label_mode == "train" and not self.classifier.backbone.batch_statistics
+        attention = self._label_attention() if reused else None
+        watch = DeepLogits(self.classifier.backbone.prefix, self.split, attention)
         scores = self.classifier(images, watch if regularised else None)
         terms = {
             "cls": F.multilabel_soft_margin_loss(scores.logits[0].float(), targets),
             "patch": F.multilabel_soft_margin_loss(scores.logits[1].float(), targets),
         }
         if regularised:
-            maps = watch.attention.fuse(scores.maps.detach().float().relu(), use_class_tokens=True)
-            labels = self.labels(images, targets, maps)
-            aff = affinity_labels(labels, (maps.shape[-2], maps.shape[-1]))
+            maps = self._refined(attention, scores.maps.detach()) if attention else None
+            labels = self.labels(images, targets, maps, boxes)
+            aff = affinity_labels(labels, (scores.maps.shape[-2], scores.maps.shape[-1]))
             terms["aff"] = self.options.affinity_weight * self.affinity_term(watch.deep, aff)
         return terms
 
@@ -207,22 +231,45 @@ class Aream(nn.Module):
         return normalised_entropy(self.entropies)
 
     @torch.no_grad()
-    def labels(self, images: Tensor, targets: Tensor, maps: Tensor | None = None) -> Tensor:
-        """Pixel labels G (B, H, W) for a normalised batch; `maps` are the raw label maps of the batch, if known."""
-        known = None if maps is None else {(1.0, False): maps}
-        seeds = multi_scale(
-            self.label_maps, images, self.options.scales, True, self.classifier.backbone.stride, known
-        )
-        seeds = normalise(seeds) * targets[:, :, None, None]
+    def labels(
+        self, images: Tensor, targets: Tensor, maps: Tensor | None = None, boxes: Tensor | None = None
+    ) -> Tensor:
+        """Pixel labels G (B, H, W) for a normalised batch; `maps` are the raw label maps of the batch, if known.
+
+        `boxes` (B, 4): top, bottom, left and right of the picture, where it does not fill the image.
+        """
+        seeds = self.seeds(images, maps) * targets[:, :, None, None]
         background = self.options.background_low, self.options.background_high
-        return pixel_labels(seeds, targets, images, background, self.options.par_iterations)
+        return pixel_labels(seeds, targets, images, background, self.options.par_iterations, boxes)
+
+    @torch.no_grad()
+    def seeds(self, images: Tensor, maps: Tensor | None = None) -> Tensor:
+        """Label maps of all classes (B, C, H, W) in [0, 1), over scales and mirrors."""
+        stride, scales = self.classifier.backbone.stride, self.options.scales
+        if maps is not None:
+            known = {(1.0, False): maps}
+            seen = multi_scale(self.label_maps, images, scales, True, stride, known, LABEL_VIEWS)
+            return normalise(seen)
+        training = self.training
+        self.train(training and self.options.label_mode == "train")
+        try:
+            both = with_mirror(self.label_maps)
+            return normalise(multi_scale(both, images, scales, False, stride, views=LABEL_VIEWS))
+        finally:
+            self.train(training)
 
     @torch.no_grad()
     def label_maps(self, images: Tensor) -> Tensor:
         """X' (B, C, h, w): class attention of all layers, affinity of the shallow ones weighted by ŵ_l."""
         attention = self._label_attention()
-        maps = self.classifier(images, attention).maps.float().relu()
-        return attention.fuse(maps, use_class_tokens=True)
+        return self._refined(attention, self.classifier(images, attention).maps)
+
+    def _refined(self, attention: AttentionSum, maps: Tensor) -> Tensor:
+        return attention.fuse(self._raw(maps), use_class_tokens=self.classifier.tokens_are_classes)
+
+    def _raw(self, maps: Tensor) -> Tensor:
+        """X: positive where class attention multiplies it, else signed."""
+        return maps.float().relu() if self.classifier.tokens_are_classes else maps.float()
 
     def _label_attention(self) -> AttentionSum:
         backbone, k = self.classifier.backbone, self.split
@@ -233,10 +280,12 @@ class Aream(nn.Module):
         return AttentionSum(backbone.class_tokens, backbone.prefix, class_weights, patch_weights)
 
     def param_groups(self) -> list[ParamGroup]:
-        """Class tokens and head by their own factors."""
-        return [
-            ParamGroup(*group) for group in token_groups(self, self.options.token_lr, self.options.head_lr)
-        ]
+        """Class tokens, where each class has one, and heads by their own factors."""
+        if self.classifier.tokens_are_classes:
+            groups = token_groups(self, self.options.token_lr, self.options.head_lr)
+        else:
+            groups = branch_groups(self, self.options.head_lr)
+        return [ParamGroup(*group) for group in groups]
 
     def require_epochs(self, epochs: int) -> None:
         """Refuse a training that would end before the affinity loss starts."""
@@ -271,16 +320,16 @@ class Aream(nn.Module):
     def image_entropies(self, images: Tensor, targets: Tensor) -> Tensor:
         """E (B, L) in bits for images (B, 3, H, W) with tags (B, C)."""
         watch = LayerEntropies(self.classifier.backbone.prefix)
-        maps = self.classifier(images, watch).maps.float().relu()
+        maps = self._raw(self.classifier(images, watch).maps)
         return watch.entropies(maps, targets)
 
 
-def build(backbone: ViT, classes: int, options: TrainOptions) -> Aream:
+def build(backbone: ViT | Conformer, classes: int, options: TrainOptions) -> Aream:
     """The network to train; a backbone without tokens is a `UsageError`."""
-    if backbone.kind != "transformer":
+    if backbone.layers == 0:
         raise UsageError(
             "Method 'aream' needs a vision transformer. "
-            "Choose a --backbone such as deit_tiny_patch16_224, or --method cam."
+            "Choose a --backbone such as deit_tiny_patch16_224 or conformer_small, or --method cam."
         )
     return Aream(backbone, classes, options)
 
@@ -289,7 +338,7 @@ def needs(method: Any) -> str | None:
     """The maps are refined by the attention between patches, which every transformer has."""
     return (
         None
-        if method.classifier.backbone.kind == "transformer"
+        if method.classifier.backbone.layers > 0
         else "a vision transformer, whose attention refines the maps"
     )
 
@@ -335,5 +384,6 @@ def _both(attention: AttentionSum, q: LearnedAffinity | None) -> Observer:
 
 
 def views(options: CamsOptions) -> Views:
-    """Mirrored, then padded to whole patches; mirror images added."""
-    return Views(epsilon=options.epsilon)
+    """Mirror images added; mirrored, then padded to whole patches, or with scaled bytes padded, then mirrored."""
+    padding = "upright" if options.resample == "bytes-floor" else "mirrored"
+    return Views(resample=options.resample, padding=padding, epsilon=options.epsilon)

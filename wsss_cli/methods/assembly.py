@@ -15,9 +15,7 @@ from wsss_cli.nets.backbones.load import load_backbone
 def rebuild(about: Mapping[str, Any], state: Mapping[str, Tensor]) -> Any:
     """The trained method of a checkpoint, in eval mode; weights that do not fit are a `RejectedInputError`."""
     try:
-        module = METHODS.load(about["method"])
-        options = module.TrainOptions(**about["options"])
-        method = module.build(load_backbone(about["backbone"]).backbone, len(about["classes"]), options)
+        method = untrained(about)
     except (KeyError, TypeError) as error:
         raise RejectedInputError(
             f"The checkpoint lacks or has an unknown entry: {error}. Train it again."
@@ -30,6 +28,13 @@ def rebuild(about: Mapping[str, Any], state: Mapping[str, Tensor]) -> Any:
             f"The checkpoint does not fit its own description: {first} Train it again."
         ) from error
     return method.eval()
+
+
+def untrained(about: Mapping[str, Any]) -> Any:
+    """The network that a checkpoint's `about` describes, before its weights."""
+    module = METHODS.load(about["method"])
+    options = module.TrainOptions(**about["options"])
+    return module.build(load_backbone(about["backbone"]).backbone, len(about["classes"]), options)
 
 
 def check_refinement(name: str, method: Any) -> None:

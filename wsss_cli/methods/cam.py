@@ -18,8 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsss_cli.methods import FROM_SCRATCH, ParamGroup, Progress
-from wsss_cli.nets.backbones.cnn import CNN
-from wsss_cli.nets.backbones.vit import ViT
+from wsss_cli.nets.backbones.load import Backbone
 from wsss_cli.nets.classifiers import POOLS, PatchClassifier, Scores
 from wsss_cli.nets.trainable import grouped, is_flat
 from wsss_cli.ops.cam import Localise, Views
@@ -54,7 +53,7 @@ CAMS_PRESETS: dict[str, dict[str, Any]] = {"default": {}, "paper": {}}
 class Cam(nn.Module):
     """A `PatchClassifier` trained with the tags."""
 
-    def __init__(self, backbone: ViT | CNN, classes: int, options: TrainOptions) -> None:
+    def __init__(self, backbone: Backbone, classes: int, options: TrainOptions) -> None:
         super().__init__()
         self.classifier = PatchClassifier(backbone, classes, options.pool)
         self.options = options
@@ -83,7 +82,7 @@ class Cam(nn.Module):
         """Nothing changes between epochs."""
 
 
-def build(backbone: ViT | CNN, classes: int, options: TrainOptions) -> Cam:
+def build(backbone: Backbone, classes: int, options: TrainOptions) -> Cam:
     """The network to train."""
     return Cam(backbone, classes, options)
 

@@ -7,6 +7,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from wsss_cli.nets.backbones.cnn import CNN
+from wsss_cli.nets.backbones.conformer import Conformer, initialise
+from wsss_cli.nets.backbones.load import Backbone
 from wsss_cli.nets.backbones.vit import Observer, ViT
 
 POOLS = ("avg", "max", "top")
@@ -45,6 +47,30 @@ class TokenClassifier(nn.Module):
         return Scores(logits, patch_map)
 
 
+class BranchClassifier(nn.Module):
+    """A head on each branch of a Conformer (AReAM, arXiv 2305.03112).
+
+    A linear one on the class token, and a 1x1 convolution over the features, whose signed map is pooled to logits.
+    """
+
+    tokens_are_classes = False
+
+    def __init__(self, backbone: Conformer, classes: int, pool: str = "avg") -> None:
+        super().__init__()
+        self.pool = pool
+        self.backbone = backbone
+        self.head = nn.Conv2d(backbone.width, classes, kernel_size=1)
+        self.head_token = nn.Linear(backbone.token_width, classes)
+        self.head.apply(initialise)
+        self.head_token.apply(initialise)
+
+    def forward(self, images: Tensor, observe: Observer | None = None) -> Scores:
+        """images (B, 3, H, W) -> logits (class token, features) and the signed map of the features."""
+        tokens = self.backbone(images, observe)
+        maps = self.head(tokens.patches)
+        return Scores((self.head_token(tokens.classes[:, 0]), pooled(maps, self.pool)), maps)
+
+
 class PatchClassifier(nn.Module):
     """A 1x1 convolution over the features of any backbone, pooled to logits (Zhou et al. 2016, class activation maps).
 
@@ -53,7 +79,7 @@ class PatchClassifier(nn.Module):
 
     tokens_are_classes = False
 
-    def __init__(self, backbone: ViT | CNN, classes: int, pool: str = "avg") -> None:
+    def __init__(self, backbone: Backbone, classes: int, pool: str = "avg") -> None:
         super().__init__()
         self.backbone = backbone
         self.pool = pool
@@ -62,7 +88,7 @@ class PatchClassifier(nn.Module):
     def forward(self, images: Tensor, observe: Observer | None = None) -> Scores:
         """images (B, 3, H, W) -> logits (one head) and signed maps."""
         trunk = self.backbone
-        features = trunk(images, observe).patches if isinstance(trunk, ViT) else trunk(images)
+        features = trunk(images) if isinstance(trunk, CNN) else trunk(images, observe).patches
         maps = self.head(features)
         return Scores((pooled(maps, self.pool),), maps)
 
@@ -76,4 +102,4 @@ def pooled(maps: Tensor, pool: str) -> Tensor:
     return flat.topk(count, dim=-1).values.mean(dim=-1)
 
 
-Classifier = TokenClassifier | PatchClassifier
+Classifier = TokenClassifier | BranchClassifier | PatchClassifier

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from wsss_cli.errors import RejectedInputError
 from wsss_cli.nets.backbones.cnn import CNN
-from wsss_cli.nets.backbones.load import Loaded, load_backbone
+from wsss_cli.nets.backbones.load import Backbone, Loaded, load_backbone
 from wsss_cli.nets.backbones.vit import ViT
 from wsss_cli.nets.trainable import Group, grouped, is_flat
 
@@ -43,7 +43,7 @@ class Segmenter(nn.Module):
     the deep features alone: the mean of the highest tenth of each class's map.
     """
 
-    def __init__(self, backbone: ViT | CNN, classes: int) -> None:
+    def __init__(self, backbone: Backbone, classes: int) -> None:
         super().__init__()
         self.backbone = backbone
         self.taps = _block_taps(backbone)
@@ -94,6 +94,8 @@ class Segmenter(nn.Module):
                 last = self.backbone(images).patches
             maps = [self._as_map(norm(x), last) for norm, x in zip(self.norms, seen, strict=True)]
             return torch.cat([*maps, last], dim=1), images
+        if not isinstance(self.backbone, CNN):
+            return self.backbone(images).patches, images
         if self.fine_tap is None:
             return self.backbone(images), images
         with _watched([self.backbone.trunk.get_submodule(self.fine_tap[0])]) as seen:
@@ -139,7 +141,7 @@ def load_trunk(
     backbone = loaded.backbone
     if isinstance(backbone, CNN):
         backbone.frozen_statistics = True
-    elif "cls_token" in inner and inner["cls_token"].ndim == 3:
+    elif isinstance(backbone, ViT) and "cls_token" in inner and inner["cls_token"].ndim == 3:
         backbone.expand_class_tokens(inner["cls_token"].shape[1])
     try:
         backbone.load_state_dict(inner)
@@ -176,16 +178,16 @@ def _watched(modules: list[nn.Module]) -> Iterator[list[Tensor]]:
             handle.remove()
 
 
-def _block_taps(backbone: ViT | CNN) -> tuple[int, ...]:
+def _block_taps(backbone: Backbone) -> tuple[int, ...]:
     if not isinstance(backbone, ViT):
         return ()
     taps = {round(backbone.layers * part) - 1 for part in (1 / 3, 2 / 3)}
     return tuple(sorted(tap for tap in taps if 0 <= tap < backbone.layers - 1))
 
 
-def _fine_tap(backbone: ViT | CNN) -> tuple[str, int] | None:
+def _fine_tap(backbone: Backbone) -> tuple[str, int] | None:
     """Name and channels of a CNN's last module at stride 4, if it says."""
-    if isinstance(backbone, ViT):
+    if not isinstance(backbone, CNN):
         return None
     stages = [
         stage for stage in getattr(backbone.trunk, "feature_info", None) or () if stage["reduction"] == 4

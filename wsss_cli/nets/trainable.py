@@ -36,3 +36,14 @@ def token_groups(module: nn.Module, token_lr: float, head_lr: float) -> list[Gro
         return head_lr if "classifier.head" in name else 1.0
 
     return grouped(module.named_parameters(), factor, is_flat)
+
+
+def branch_groups(module: nn.Module, head_lr: float) -> list[Group]:
+    """Groups of a classifier on a Conformer: both heads learn by their own factor, class tokens do not decay."""
+
+    def stays(name: str, parameter: nn.Parameter) -> bool:
+        return is_flat(name, parameter) or name.endswith("cls_token")
+
+    return grouped(
+        module.named_parameters(), lambda name: head_lr if "classifier.head" in name else 1.0, stays
+    )

@@ -18,12 +18,14 @@ def pixel_labels(
     guide: Tensor,
     background: tuple[float, float],
     iterations: int = 10,
+    boxes: Tensor | None = None,
 ) -> Tensor:
     """Labels that PAR makes from maps with a low and a high background score.
 
     maps (B, C, H, W) in [0, 1], present (B, C) of 0/1, guide (B, 3, H, W), background = (low, high)
     -> int64 (B, H, W): 0 background even with the low score, c+1 foreground even with the high score, 255 between.
     Scores are softmaxed over background and present classes at half resolution, refined there, and resized back.
+    `boxes` (B, 4), rows top, bottom, left, right: what of each image is picture; the rest is 255.
     """
     size = (maps.shape[-2], maps.shape[-1])
     half = (max(1, size[0] // 2), max(1, size[1] // 2))
@@ -36,7 +38,15 @@ def pixel_labels(
         low, high = resize(refined, size)[0].chunk(2)
         ids = torch.cat([keys.new_zeros(1), keys + 1])
         labels[i] = fuse_labels(ids[low.argmax(dim=0)], ids[high.argmax(dim=0)])
-    return labels
+    return labels if boxes is None else labels.masked_fill(outside(boxes, size), IGNORE)
+
+
+def outside(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Which pixels (B, *size) lie outside their image's box (B, 4) of top, bottom, left, right."""
+    top, bottom, left, right = (side[:, None, None] for side in boxes.unbind(dim=1))
+    rows = torch.arange(size[0], device=boxes.device)[:, None]
+    columns = torch.arange(size[1], device=boxes.device)
+    return (rows < top) | (rows >= bottom) | (columns < left) | (columns >= right)
 
 
 def _scores(maps: Tensor, background: float, size: tuple[int, int]) -> Tensor:

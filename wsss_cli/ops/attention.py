@@ -74,6 +74,26 @@ class AttentionSum:
         return maps if self.affinity is None else refine(maps, self.affinity)
 
 
+class DeepLogits:
+    """Keeps the head-mean logits between patches of the layers from `split` on, with their gradient.
+
+    `attention`, if given, sees every layer too.
+    """
+
+    def __init__(self, prefix: int, split: int, attention: AttentionSum | None = None) -> None:
+        self.prefix = prefix
+        self.split = split
+        self.attention = attention
+        self.deep: list[Tensor] = []  # (B, P, P) each
+
+    def __call__(self, layer: int, logits: Tensor) -> None:
+        if self.attention is not None:
+            self.attention(layer, logits)
+        if layer >= self.split:
+            p = self.prefix
+            self.deep.append(logits.mean(dim=1)[:, p:, p:].float())
+
+
 class LearnedAffinity:
     """Accumulates q = mean over layers l ≥ `first` of σ(mean over heads of A_l^pp): what AReAM's loss trains."""
 

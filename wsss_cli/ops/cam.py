@@ -99,6 +99,16 @@ def multi_scale(
     return total
 
 
+def with_mirror(localise: Localise) -> Localise:
+    """Maps of images and of their mirror images added, both in one batch (which matters to BatchNorm in training)."""
+
+    def both(images: Tensor) -> Tensor:
+        upright, mirrored = localise(torch.cat([images, images.flip(-1)])).chunk(2)
+        return upright + mirrored.flip(-1)
+
+    return both
+
+
 def _both(upright: Tensor, mirrored: Tensor, views: Views) -> Tensor:
     return torch.maximum(upright, mirrored) if views.mirrors == "max" else upright + mirrored
 

@@ -15,7 +15,7 @@ from wsss_cli.errors import EnvironmentProblemError
 from wsss_cli.runtime.device import autocast
 from wsss_cli.runtime.seed import mix, seed_everything
 
-SCHEDULES = ("cosine", "poly", "timm-epochs")
+SCHEDULES = ("cosine", "poly", "timm-epochs", "conformer-steps")
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ def learning_rate(recipe: Recipe, epoch: int, step: int, steps: int) -> float:
         return timm_epoch_rate(recipe.lr, epoch, recipe.epochs)
     done, whole = epoch * steps + step, recipe.epochs * steps
     warmup = recipe.warmup_epochs * steps
+    if recipe.schedule == "conformer-steps":
+        return conformer_step_rate(recipe.lr, done, whole, warmup)
     if done < warmup:
         return recipe.lr * (done + 1) / (warmup + 1)
     t = (done - warmup) / max(1, whole - warmup)
@@ -64,6 +66,14 @@ def timm_epoch_rate(lr: float, epoch: int, epochs: int) -> float:
     if t < 5:
         return 1e-6 + t * (lr - 1e-6) / 5
     return 1e-5 + 0.5 * (lr - 1e-5) * (1 + math.cos(math.pi * t / epochs))
+
+
+def conformer_step_rate(lr: float, done: int, whole: int, warmup: float) -> float:
+    """The published rate of AReAM on a Conformer: a straight line from 1e-6, then half a cosine back to it."""
+    low = 1e-6
+    if done < warmup:
+        return low + (lr - low) * done / max(1, warmup - 1)
+    return low + 0.5 * (lr - low) * (1 + math.cos(math.pi * (done - warmup) / max(1, whole - warmup)))
 
 
 class EpochSampler(Sampler[list[tuple[int, int]]]):

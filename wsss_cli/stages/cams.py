@@ -24,6 +24,7 @@ from wsss_cli.errors import ItemError, RejectedInputError
 from wsss_cli.labels import read_labels
 from wsss_cli.methods import METHODS
 from wsss_cli.methods.assembly import check_refinement, rebuild
+from wsss_cli.nets.backbones.load import family
 from wsss_cli.ops.cam import Localise, Views, multi_scale, normalise, resize
 from wsss_cli.ops.pictures import normalised, scaled_bytes
 from wsss_cli.registry import unknown
@@ -114,7 +115,7 @@ def _refinement(
     """The configuration in full, the refinement's module, and its own options."""
     name = config.method or trained.about["method"]
     module = METHODS.load(name)
-    preset = choose_preset(module.CAMS_PRESETS, config.preset)
+    preset = choose_preset(module.CAMS_PRESETS, config.preset, family(str(trained.about["backbone"])))
     options = method_options(module.CamsOptions, preset, config.options)
     precision = choose_precision(config.precision, device, training=False)
     config = dataclasses.replace(resolve(config, preset, given), method=name, precision=precision)

@@ -29,7 +29,7 @@ from wsss_cli.data.samples import Sample, Unlabelled, find_images, match, select
 from wsss_cli.errors import ItemError, RejectedInputError
 from wsss_cli.labels import Labels, read_labels
 from wsss_cli.methods import METHODS, Progress
-from wsss_cli.nets.backbones.load import NORMALISATIONS, Loaded, load_backbone, resolve_name
+from wsss_cli.nets.backbones.load import NORMALISATIONS, Loaded, family, load_backbone, resolve_name
 from wsss_cli.ops.crops import AUGMENTS, shorter_side, training_view
 from wsss_cli.ops.metrics import average_precision
 from wsss_cli.registry import require_choice, unknown
@@ -177,25 +177,26 @@ def _method(
 ) -> tuple[TrainClsConfig, Any, Any]:
     """The configuration in full, the method's own options, and the method's module."""
     module = METHODS.load(config.method)
+    backbone = resolve_name(config.backbone, weights, pretrained=config.pretrained)
+    config = dataclasses.replace(config, backbone=backbone)
     if config.preset == "auto":
         from_scratch = weights is None and not config.pretrained
         fitting = "scratch" if from_scratch and "scratch" in module.TRAIN_PRESETS else "default"
         config = dataclasses.replace(config, preset=fitting)
-    preset = choose_preset(module.TRAIN_PRESETS, config.preset)
+    preset = choose_preset(module.TRAIN_PRESETS, config.preset, family(backbone))
     options = method_options(module.TrainOptions, preset, config.options)
-    return _resolved(config, preset, given, weights, device), options, module
+    return _resolved(config, preset, given, device), options, module
 
 
 def _resolved(
-    config: TrainClsConfig, preset: Any, given: Collection[str], weights: Path | None, device: torch.device
+    config: TrainClsConfig, preset: Any, given: Collection[str], device: torch.device
 ) -> TrainClsConfig:
     config = resolve(config, preset, given)
     require_choice("--augment", config.augment, AUGMENTS)
     require_choice("--schedule", config.schedule, SCHEDULES)
     require_choice("--normalisation", config.normalisation, ("auto", *NORMALISATIONS))
     precision = choose_precision(config.precision, device, training=True)
-    backbone = resolve_name(config.backbone, weights, pretrained=config.pretrained)
-    return dataclasses.replace(config, backbone=backbone, precision=precision)
+    return dataclasses.replace(config, precision=precision)
 
 
 def _start(config: TrainClsConfig, weights: Path | None) -> tuple[Loaded, dict[str, Any]]:

@@ -1,5 +1,22 @@
-"""Networks that turn images into features; `BACKBONES` names the ones that are not timm's."""
+"""Networks that turn images into features; `BACKBONES` names the ones that are not timm's.
+
+A name may carry dimensions: `vit:width=48,heads=3` is the network `vit` with these in place of its own (`DIMENSIONS`
+of its module, if there are any to choose). `SIZES` are short names for some of them.
+"""
 
 from wsss_cli.registry import Registry
 
-BACKBONES = Registry("backbone", {"tiny": "wsss_cli.nets.backbones.tiny"})
+BACKBONES = Registry(
+    "backbone",
+    {
+        "tiny": "wsss_cli.nets.backbones.tiny",
+        "vit": "wsss_cli.nets.backbones.described",
+        "conformer": "wsss_cli.nets.backbones.conformer",
+    },
+)
+
+SIZES = {
+    "conformer_tiny": "conformer:width=384,heads=6,ratio=1",
+    "conformer_small": "conformer:width=384,heads=6,ratio=4",
+    "conformer_base": "conformer:width=576,heads=9,ratio=6",
+}

@@ -11,8 +11,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from wsss_cli.errors import EnvironmentProblemError, RejectedInputError, UsageError
-from wsss_cli.nets.backbones import BACKBONES
+from wsss_cli.nets.backbones import BACKBONES, SIZES
 from wsss_cli.nets.backbones.cnn import CNN
+from wsss_cli.nets.backbones.conformer import Conformer
 from wsss_cli.nets.backbones.vit import ViT
 from wsss_cli.registry import unknown
 
@@ -20,10 +21,14 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NORMALISATIONS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "half": ((0.5,) * 3, (0.5,) * 3)}
 
 
+CONFORMER_HEADS = ("trans_cls_head.", "conv_cls_head.", "cnn_head.", "att_head.")
+Backbone = ViT | CNN | Conformer
+
+
 class Loaded(NamedTuple):
     """A backbone with the normalisation its weights expect."""
 
-    backbone: ViT | CNN
+    backbone: Backbone
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -33,19 +38,54 @@ def resolve_name(name: str, weights: Path | None, *, pretrained: bool = False) -
 
     A name that does not exist, or a download of a network that timm has no weights for, is a `UsageError`.
     """
-    if pretrained and (weights is not None or name in ("auto", *BACKBONES.names())):
+    if pretrained and (weights is not None or name == "auto" or is_ours(name)):
         raise UsageError(
             "--pretrained downloads timm's weights: name a timm network with --backbone, without --weights."
         )
     if name == "auto":
         name = "tiny" if weights is None else _named_after(weights)
-    if name not in BACKBONES.names() and not timm.is_model(name):
-        raise UsageError(unknown("backbone", name, (*BACKBONES.names(), *timm.list_models())))
+    if is_ours(name):
+        _dimensions(name)
+    elif not timm.is_model(name):
+        raise UsageError(unknown("backbone", name, known_names()))
     return name
 
 
+def known_names() -> tuple[str, ...]:
+    """Our backbones and timm's."""
+    return (*BACKBONES.names(), *SIZES, *timm.list_models())
+
+
+def family(name: str) -> str:
+    """The name without dimensions: `conformer` of `conformer_small`; a timm network is its own family."""
+    return SIZES.get(name, name).partition(":")[0]
+
+
+def is_ours(name: str) -> bool:
+    """Whether the backbone is one of this package."""
+    return family(name) in BACKBONES.names()
+
+
+def _dimensions(name: str) -> dict[str, float]:
+    """What the part behind the colon sets, {} without one; what the backbone does not have is a `UsageError`."""
+    text = SIZES.get(name, name).partition(":")[2]
+    known, chosen = getattr(BACKBONES.load(family(name)), "DIMENSIONS", {}), {}
+    if text and not known:
+        raise UsageError(f"--backbone {name}: {family(name)} has no dimensions to choose.")
+    for part in filter(None, text.split(",")):
+        key, _, value = part.partition("=")
+        if key not in known:
+            raise UsageError(unknown(f"dimension of backbone {family(name)}", key, tuple(known)))
+        try:
+            chosen[key] = float(value)
+        except ValueError:
+            raise UsageError(f"--backbone {name}: {key} is '{value}'; write a number.") from None
+    return chosen
+
+
 def _named_after(weights: Path) -> str:
-    known = [model for model in timm.list_models() if weights.name.startswith(model)]
+    ours = [name for name in SIZES if weights.name.lower().startswith(name)]
+    known = ours or [model for model in timm.list_models() if weights.name.startswith(model)]
     if not known:
         raise UsageError(
             f"No timm network is named like the weights file '{weights.name}'. Name one with --backbone."
@@ -65,8 +105,9 @@ def load_backbone(
 
     Raises `UsageError` for a name that does not exist and `RejectedInputError` for weights that do not fit.
     """
-    if name in BACKBONES.names():
-        model: nn.Module = BACKBONES.load(name).build(drop_path=drop_path)
+    if is_ours(name):
+        module = BACKBONES.load(family(name))
+        model: nn.Module = module.build(drop_path=drop_path, **_dimensions(name))
     else:
         model = _timm(name, pretrained=pretrained, drop_path=drop_path)
     if weights is not None:
@@ -76,12 +117,14 @@ def load_backbone(
     mean, std = NORMALISATIONS.get(normalisation, (mean, std))
     if isinstance(model, VisionTransformer):
         return Loaded(ViT(model), mean, std)
+    if isinstance(model, Conformer):
+        return Loaded(model, mean, std)
     return Loaded(CNN(model, _stride(model), frozen_statistics=pretrained or weights is not None), mean, std)
 
 
 def _timm(name: str, *, pretrained: bool, drop_path: float) -> nn.Module:
     if not timm.is_model(name):
-        raise UsageError(unknown("backbone", name, (*BACKBONES.names(), *timm.list_models())))
+        raise UsageError(unknown("backbone", name, known_names()))
     attempts: tuple[dict[str, Any], ...] = (
         {"dynamic_img_size": True, "drop_path_rate": drop_path},
         {"output_stride": 16, "drop_path_rate": drop_path},
@@ -103,7 +146,7 @@ def _timm(name: str, *, pretrained: bool, drop_path: float) -> nn.Module:
 
 def _fill(model: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
     own = model.state_dict()
-    heads = ("head.", "fc.", "classifier.", "head_dist.", "fc_norm.")
+    heads = ("head.", "fc.", "classifier.", "head_dist.", "fc_norm.", *CONFORMER_HEADS)
     given = {key: value for key, value in weights.items() if key in own or not key.startswith(heads)}
     wrong = [key for key, value in given.items() if key in own and own[key].shape != value.shape]
     missing, extra = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())

@@ -5,7 +5,7 @@ Parameter names are those of timm and MCTformer (`cls_token`, `pos_embed`, `patc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -35,6 +35,7 @@ class ViT(nn.Module):
     """
 
     kind = "transformer"
+    batch_statistics = False  # what one image gives does not depend on the others in its batch
 
     def __init__(self, model: VisionTransformer) -> None:
         super().__init__()
@@ -91,12 +92,16 @@ class ViT(nn.Module):
             self.pos_embed = nn.Parameter(torch.cat([rows[:, :1].repeat(1, count, 1), rows[:, old:]], dim=1))
 
     def forward(self, images: Tensor, observe: Observer | None = None, *, final_norm: bool = True) -> Tokens:
-        """images (B, 3, H, W) with H, W multiples of the stride -> tokens; `observe` sees each layer's attention."""
+        """images (B, 3, H, W) -> tokens; `observe` sees each layer's attention.
+
+        What lies beyond the last whole patch is left out.
+        """
         height, width = images.shape[-2] // self.stride, images.shape[-1] // self.stride
-        x = self.patch_embed(images).reshape(len(images), height * width, self.width)
+        whole = images[..., : height * self.stride, : width * self.stride]
+        x = self.patch_embed(whole).reshape(len(images), height * width, self.width)
         x = self._with_positions(x, height, width, square=images.shape[-2] == images.shape[-1])
         x = self.norm_pre(x)
-        with self._watched(observe):
+        with watched([block.attn for block in self.blocks], observe):
             for block in self.blocks:
                 x = block(x)
         if final_norm:
@@ -127,22 +132,22 @@ class ViT(nn.Module):
         factors = ((height + 0.1) / self.grid[0], (width + 0.1) / self.grid[1])
         return F.interpolate(picture, scale_factor=factors, mode="bicubic").flatten(2).transpose(1, 2)
 
-    @contextmanager
-    def _watched(self, observe: Observer | None) -> Iterator[None]:
-        """Hand each layer's attention logits to `observe`; the hooks go away whatever happens."""
-        if observe is None:
-            yield
-            return
-        attentions: list[Any] = [block.attn for block in self.blocks]
-        hooks = [
-            attention.qkv.register_forward_hook(_hook(layer, attention, observe))
-            for layer, attention in enumerate(attentions)
-        ]
-        try:
-            yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+
+@contextmanager
+def watched(attentions: Sequence[Any], observe: Observer | None) -> Iterator[None]:
+    """Hand the attention logits of each timm attention module to `observe`; the hooks go away whatever happens."""
+    if observe is None:
+        yield
+        return
+    hooks = [
+        attention.qkv.register_forward_hook(_hook(layer, attention, observe))
+        for layer, attention in enumerate(attentions)
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _hook(
