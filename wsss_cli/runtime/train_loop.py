@@ -15,7 +15,7 @@ from wsss_cli.errors import EnvironmentProblemError
 from wsss_cli.runtime.device import autocast
 from wsss_cli.runtime.seed import mix, seed_everything
 
-SCHEDULES = ("cosine", "poly", "timm-epochs")
+SCHEDULES = ("cosine", "poly", "poly-1500", "timm-epochs")
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ def learning_rate(recipe: Recipe, epoch: int, step: int, steps: int) -> float:
     if recipe.schedule == "timm-epochs":
         return timm_epoch_rate(recipe.lr, epoch, recipe.epochs)
     done, whole = epoch * steps + step, recipe.epochs * steps
+    if recipe.schedule == "poly-1500":
+        return poly_step_rate(recipe.lr, done, whole)
     warmup = recipe.warmup_epochs * steps
     if done < warmup:
         return recipe.lr * (done + 1) / (warmup + 1)
@@ -64,6 +66,13 @@ def timm_epoch_rate(lr: float, epoch: int, epochs: int) -> float:
     if t < 5:
         return 1e-6 + t * (lr - 1e-6) / 5
     return 1e-5 + 0.5 * (lr - 1e-5) * (1 + math.cos(math.pi * t / epochs))
+
+
+def poly_step_rate(lr: float, step: int, steps: int, warmup: int = 1500) -> float:
+    """The published rate of MoRe: 1500 steps from a millionth up to `lr`, then at once onto lr · (1 − t/T)^0.9."""
+    if step < warmup:
+        return lr * (1 - (1 - step / warmup) * (1 - 1e-6))
+    return lr * (1.0 - step / steps) ** 0.9
 
 
 class EpochSampler(Sampler[list[tuple[int, int]]]):
