@@ -11,7 +11,7 @@ NETWORK = (
     "img_u8", "y", "pos", "final", "patch_aux", "cls", "cls_aux", "seg", "cam_raw", "cam_aux_raw", "lam_raw",
     "lam_raw_nogcr", "gcr_edge", "gcr_out",
 )  # fmt: skip
-LEFT_OUT = ("p_x", "p_denorm_u8", "par_", "p_logits", "segloss_grad", "energy_grad", "t_cams", "t_seg_grid")
+LEFT_OUT = ("p_x", "p_denorm_u8", "par_", "t_cams", "t_seg_grid")
 UNUSED = ("encoder.head.", "graph_layer._fc1.")
 FILES = ("more_tiny.npz", "more_tiny_infer.npz", "more_tiny_losses.npz", "more_tiny_train.npz")
 
@@ -33,7 +33,9 @@ def main(folder: Path) -> None:
     arrays = {}
     for file in FILES:
         whole = np.load(folder / file, allow_pickle=False)
-        arrays |= {name: small for name in whole.files if (small := kept(file, name, whole[name])) is not None}
+        arrays |= {
+            name: small for name in whole.files if (small := kept(file, name, whole[name])) is not None
+        }
     about = json.loads((folder / "meta.json").read_text())
     arrays["param_order"] = np.array(about["param_order"])
     arrays["grad_columns"] = np.array(about["grad_columns"])

@@ -34,8 +34,8 @@ STEPS = [
 ]  # fmt: skip
 PRESET = {"voc": "paper", "coco": "coco"}
 ITERATIONS = {"voc": 20000, "coco": 80000}
-MEAN = torch.tensor([123.675, 116.28, 103.53])[:, None, None]
-STD = torch.tensor([58.395, 57.12, 57.375])[:, None, None]
+MEAN = torch.tensor([123.675, 116.28, 103.53], dtype=torch.float64)[:, None, None]
+STD = torch.tensor([58.395, 57.12, 57.375], dtype=torch.float64)[:, None, None]
 
 
 class Golden(NamedTuple):
@@ -49,9 +49,9 @@ class Golden(NamedTuple):
 
     def images(self, name: str) -> torch.Tensor:
         """Bytes (B, H, W, 3) or (H, W, 3) as the network's input (B, 3, H, W)."""
-        pixels = self[name].float()
+        pixels = self[name].double()  # theirs were normalised so; in float32 some bytes come back one lower
         pixels = pixels[None] if pixels.ndim == 3 else pixels
-        return (pixels.permute(0, 3, 1, 2) - MEAN) / STD
+        return ((pixels.permute(0, 3, 1, 2) - MEAN) / STD).float()
 
 
 @pytest.fixture(scope="module", params=["carried", pytest.param("full", marks=pytest.mark.real)])
@@ -78,8 +78,8 @@ def ours(name: str) -> str | None:
     if name.startswith(("encoder.head.", "graph_layer._fc1.")):
         return None
     for theirs, mine in (
-        ("encoder.", "backbone."), ("aux_classifier.", "aux_head."), ("classifier.", "head."), ("graph_layer.", "graph."),
-        ("decoder.", "decoder."),
+        ("encoder.", "backbone."), ("aux_classifier.", "aux_head."), ("classifier.", "head."),
+        ("graph_layer.", "graph."), ("decoder.", "decoder."),
     ):  # fmt: skip
         if name.startswith(theirs):
             return mine + name.removeprefix(theirs)
@@ -234,22 +234,18 @@ def assert_selected(places: list[torch.Tensor], expected: torch.Tensor) -> None:
 @pytest.mark.parametrize(("data", "high"), [("voc", 0.7), ("coco", 0.65)])
 def test_pixel_labels(golden: Golden, data: str, high: float) -> None:
     """PAR on whole-numbered colours gives the authors' labels."""
-    guide = golden["p_img_u8"].permute(0, 3, 1, 2)
+    colours = (golden.images("p_img_u8") * STD.float() + MEAN.float()).to(torch.uint8)
     if "p_denorm_u8" in golden.arrays:
-        guide = golden["p_denorm_u8"]
-    colours = (golden.images("p_img_u8") * STD + MEAN).to(torch.uint8)
+        assert wrong(colours, golden["p_denorm_u8"]) == 0
     labels = pixel_labels(golden["p_valid_cam"], golden["p_y"], colours / 255, (0.25, high))
     assert wrong(labels, golden["p_refined_" + data]) <= 0.005
-    assert int((guide.int() - colours.int()).abs().max()) <= 1
 
 
 def test_segmentation_losses(golden: Golden) -> None:
-    """Balanced cross-entropy and the dense energy, value and gradient (in full only)."""
-    if "p_logits" not in golden.arrays:
-        pytest.skip("the carried copy has no logits; the whole training steps check both losses")
+    """Balanced cross-entropy and the dense energy, value and gradient."""
     logits, labels = golden["p_logits"].requires_grad_(), golden["p_refined_voc"].long()
     check(golden, balanced_pixel_loss(logits, labels, 255), "segloss", logits, "segloss_grad")
-    colours = golden["p_x"] * STD + MEAN
+    colours = golden.images("p_img_u8") * STD.float() + MEAN.float()
     check(golden, dense_energy(logits, colours, labels, 255), "energy", logits, "energy_grad")
 
 
@@ -274,7 +270,9 @@ def test_rates(golden: Golden, data: str) -> None:
     """The rate of each step, the jump after the warm-up included."""
     last = ITERATIONS[data]
     recipe = Recipe(1, 4, 6e-5, 0.01, 0.0, "poly-1500", "fp32", 0)
-    asked = [(t, rate) for t, rate in zip(golden[f"lr_{data}_t"], golden[f"lr_{data}"], strict=True) if t < last]
+    asked = [
+        (t, rate) for t, rate in zip(golden[f"lr_{data}_t"], golden[f"lr_{data}"], strict=True) if t < last
+    ]
     rates = torch.tensor([learning_rate(recipe, 0, int(t), last) for t, _ in asked], dtype=torch.float64)
     assert_close(rates / torch.stack([rate for _, rate in asked]), torch.ones(len(asked)), 1e-6)
 
@@ -374,7 +372,10 @@ def test_whole_gradients(golden: Golden) -> None:
 
 
 def test_optimiser(golden: Golden) -> None:
-    """Three steps with our groups and rates move every parameter as the published ones moved it."""
+    """Three steps with our groups and rates move every parameter as the published ones moved it.
+
+    To 5e-4: Adam divides each gradient by its own size, so that the rounding of tiny ones shows.
+    """
     method, x, y = build(golden), golden.images("t_img_u8"), golden["t_y"]
     recipe = Recipe(1, 2, 6e-5, 0.01, 0.0, "poly-1500", "fp32", 0)
     before = {name: p.detach().clone() for name, p in method.classifier.named_parameters()}
@@ -394,7 +395,7 @@ def test_optimiser(golden: Golden) -> None:
     assert totals == pytest.approx(golden["opt_totals"].tolist(), rel=1e-4)
     after = dict(method.classifier.named_parameters())
     moved = {id(p): p.detach() - before[name] for name, p in after.items()}
-    assert_close(norms(golden, method, lambda p: moved[id(p)]), golden["opt_delta_norms"], 2e-3)
+    assert_close(norms(golden, method, lambda p: moved[id(p)]), golden["opt_delta_norms"], 5e-4)
     for key in ("classifier.weight", "graph_layer.norm.weight", "encoder.norm.weight"):
         assert_close(after[str(ours(key))], golden["opt_final_" + key])
 

@@ -76,7 +76,7 @@ def test_registers_without_positions() -> None:
     backbone.prefix_has_position = False
     backbone.pos_embed = torch.nn.Parameter(backbone.pos_embed[:, 1:].detach())
     method = more.build(backbone, 2, more.TrainOptions(decoder_width=8))
-    tokens = method.classifier.backbone.cls_token[0]
+    tokens = method.classifier.backbone.cls_token[0].detach()
     assert float((tokens[0] - tokens[1]).std()) > 1
     assert method(torch.randn(1, 3, 64, 64)).shape == (1, 2)
 
@@ -160,6 +160,21 @@ def test_dense_energy_prefers_edges_of_the_picture() -> None:
         )
 
 
+def test_half_precision() -> None:
+    """Under autocast every term is finite and near its value in full precision."""
+    method, targets = make(), torch.eye(2, 3)
+    images = torch.randn(2, 3, 64, 64)
+    terms = []
+    for enabled in (False, True):
+        torch.manual_seed(1)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            terms.append(method.losses(images, targets, at(0.9)))
+    for name, half in terms[1].items():
+        assert half.dtype == torch.float32
+        assert float(half.detach()) == pytest.approx(float(terms[0][name].detach()), rel=0.1, abs=1e-3)
+
+
+@torch.no_grad()
 def test_maps() -> None:
     """lam is the product of token and patch, cam what --method cam shows, aux the earlier head; others are refused."""
     method, images = make(), torch.randn(1, 3, 64, 48)

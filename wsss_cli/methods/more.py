@@ -14,16 +14,16 @@ those of the third block from the end (raw), T the class tokens, p̂ = softmax o
     reg  = dense energy of p̂                                      edges where the picture has them
     ℒ    = cls + aux + mct + 0.3 ptc + 0.2 cre + 0.1 ure + 0.12 seg + 0.05 reg
 
-seg and reg start after a tenth of all steps; sure and uncertain patches come from M' in the first half and from M in the
-second. (COCO: other weights and starts, preset `coco`.) The localisation map is LAM_c(i) = ⟨f_i, Q_c⟩.
+seg and reg start after a tenth of all steps; sure and uncertain patches come from M' in the first half and from M in
+the second. (COCO: other weights and starts, preset `coco`.) The localisation map is LAM_c(i) = ⟨f_i, Q_c⟩.
 
 What differs from the authors' code. (1) The graph scores neighbours with an inner product; theirs is a product of two
 sums (`gcr=sums`). (2) Class tokens start apart; theirs are equal copies that only cre parts (`token_spread=0`). (3) The
 uncertain patch is the one that was tested; theirs lies three rows and columns before it (`ure_patch=corner`).
-(4) cre is a log-sum-exp, equal where theirs is finite. (5) Terms of weight 0 are not computed. (6) Phases are shares of
-all steps. (7) The un-mirrored view of M at scale 1 is the training forward itself. (8) reg's filter is the same
-permutohedral lattice, in torch; `energy=exact` is the Gaussian sum, 0.47 times its value for equal strength, hundreds of
-times slower on large images. (9) On grids below 7x7 patches ure's window shrinks. (10) A single class keeps one
+(4) cre is a log-sum-exp, equal where theirs is finite. (5) Terms of weight 0 are not computed. (6) Phases are shares
+of all steps. (7) The un-mirrored view of M at scale 1 is the training forward itself. (8) reg's filter is the same
+permutohedral lattice, in torch; `energy=exact` is the Gaussian sum times 0.47, for equal strength, whose cost grows
+with the square of the pixels. (9) On grids below 7x7 patches ure's window shrinks. (10) A single class keeps one
 neighbour in the graph, where half of 1 would be none. Layers the authors create and never use are left out.
 `--preset paper` undoes (1) to (3).
 """

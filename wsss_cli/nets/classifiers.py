@@ -79,7 +79,7 @@ def pooled(maps: Tensor, pool: str) -> Tensor:
 
 
 class GraphClassifier(nn.Module):
-    """Patch heads on the last and on an earlier layer, class tokens joined in a graph, and a segmentation branch (MoRe).
+    """Patch heads on the last and an earlier layer, class tokens joined in a graph, and a segmentation branch (MoRe).
 
     The backbone's tokens are R registers, then one for each class. Logits are those of the maximum of each feature.
     """

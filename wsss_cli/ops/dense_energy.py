@@ -58,9 +58,10 @@ def gaussian_sum(features: Tensor, values: Tensor) -> Tensor:
     """Σ_j exp(−|f_i − f_j|²/2) v_j, a part of the points at a time; features (N, d), values (N, K) -> (N, K)."""
     rows = max(1, CHUNK // len(features))
     parts = []
-    for part in features.split(rows):
-        distance = (part[:, None, :] - features[None, :, :]).square().sum(dim=-1)
-        parts.append(torch.exp(-0.5 * distance) @ values)
+    with torch.autocast(features.device.type, enabled=False):
+        for part in torch.split(features, rows):
+            distance = (part[:, None, :] - features[None, :, :]).square().sum(dim=-1)
+            parts.append(torch.exp(-0.5 * distance) @ values)
     return torch.cat(parts)
 
 

@@ -37,7 +37,9 @@ def _simplex(features: Tensor) -> tuple[Tensor, Tensor]:
     # rank: how many coordinates have a larger remainder; of equal ones the first goes first
     remainder = elevated - nearest
     order = remainder.argsort(dim=1, descending=True, stable=True)
-    rank = torch.empty_like(order).scatter_(1, order, torch.arange(d + 1, device=order.device).expand_as(order))
+    rank = torch.empty_like(order).scatter_(
+        1, order, torch.arange(d + 1, device=order.device).expand_as(order)
+    )
     rank = rank + offset  # back onto the plane where the coordinates sum to 0
     wrapped = (rank < 0).long() - (rank > d).long()
     rank = rank + wrapped * (d + 1)

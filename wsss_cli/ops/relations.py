@@ -1,7 +1,7 @@
 """Losses between class tokens and patches, and the patch labels they rest on (MoRe, arXiv 2412.11076).
 
 Shapes: class tokens Q (B, C, D), features f (B, D, h, w), tags y (B, C) of 0/1, labels m (B, h, w): 0 background, c+1 a
-class, 255 uncertain. Every loss is computed in float32.
+class, 255 uncertain. Every loss is computed in float32, products included.
 """
 
 from __future__ import annotations
@@ -19,6 +19,11 @@ WINDOW, QUOTA, CROWDED = 6, 8, 1.2
 TOKENS = ("centre", "corner")
 
 
+def _in_full(tensor: Tensor) -> torch.autocast:
+    """No half precision inside, whatever the caller has chosen."""
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
 def seed_labels(maps: Tensor, present: Tensor, high: float, low: float) -> Tensor:
     """Maps (B, C, h, w) in [0, 1] -> labels: the strongest present class above `high`, 0 up to `low`, 255 between."""
     value, index = (maps * present[:, :, None, None]).max(dim=1)
@@ -29,7 +34,8 @@ def seed_labels(maps: Tensor, present: Tensor, high: float, low: float) -> Tenso
 def decorrelation(tokens: Tensor, temperature: float = 0.07) -> Tensor:
     """Each class token is to be most like itself: cross-entropy of q̂ q̂ᵀ/t with the identity."""
     unit = F.normalize(tokens.float(), dim=-1)
-    alike = unit @ unit.transpose(1, 2) / temperature
+    with _in_full(unit):
+        alike = unit @ unit.transpose(1, 2) / temperature
     return -alike.log_softmax(dim=-1).diagonal(dim1=1, dim2=2).mean()
 
 
@@ -39,7 +45,8 @@ def patch_contrast(features: Tensor, labels: Tensor) -> Tensor:
     Counts over the batch.
     """
     unit = F.normalize(features.float().flatten(2), dim=1, eps=1e-8)
-    alike = (unit.transpose(1, 2) @ unit).abs()
+    with _in_full(unit):
+        alike = (unit.transpose(1, 2) @ unit).abs()
     pairs = affinity_labels(labels, (labels.shape[-2], labels.shape[-1]))
     pairs = pairs.masked_fill(torch.eye(pairs.shape[-1], dtype=torch.bool, device=pairs.device), IGNORE)
     same, other = pairs == 1, pairs == 0
@@ -57,7 +64,8 @@ def confident_relation(
     log-sum-exp form, because the published exponentials overflow from |f| = 20 on.
     """
     unit = F.normalize(tokens.float(), dim=-1)
-    z = unit @ features.detach().float().flatten(2) / temperature
+    with _in_full(unit):
+        z = unit @ features.detach().float().flatten(2) / temperature
     floor = z.new_tensor(math.log(FLOOR))
     loss = torch.logaddexp(z.logsumexp(dim=-1, keepdim=True), floor) - z  # (B, C, P)
     classes = torch.arange(1, z.shape[1] + 1, device=labels.device)
@@ -75,7 +83,8 @@ def uncertain_relation(tokens: Tensor, features: Tensor, present: Tensor, places
     row, column = torch.cat(places).unbind(dim=1)
     chosen = F.normalize(features.float()[image, :, row, column], dim=-1, eps=1e-8)
     unit = F.normalize(tokens.detach().float(), dim=-1)[image]
-    alike = (unit @ chosen[:, :, None])[..., 0].abs()
+    with _in_full(unit):
+        alike = (unit @ chosen[:, :, None])[..., 0].abs()
     here = present[image].to(alike)
     positive = (alike * here).sum(dim=-1) / (here.sum(dim=-1) + 1)
     negative = (alike * (1 - here)).sum(dim=-1) / ((1 - here).sum(dim=-1) + 1)

@@ -72,7 +72,7 @@ def poly_step_rate(lr: float, step: int, steps: int, warmup: int = 1500) -> floa
     """The published rate of MoRe: 1500 steps from a millionth up to `lr`, then at once onto lr · (1 − t/T)^0.9."""
     if step < warmup:
         return lr * (1 - (1 - step / warmup) * (1 - 1e-6))
-    return lr * (1.0 - step / steps) ** 0.9
+    return lr * math.pow(1 - step / steps, 0.9)
 
 
 class EpochSampler(Sampler[list[tuple[int, int]]]):

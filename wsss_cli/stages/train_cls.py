@@ -168,7 +168,7 @@ def _advice(config: TrainClsConfig) -> list[str]:
     if config.preset != "scratch" or config.method == "cam":
         return []
     return [
-        f"No --weights: {config.method} learns little from scratch. On sample_data aream has 36 % mIoU, --method cam 65."
+        f"No --weights: {config.method} learns little from scratch. On sample_data aream has 36 % mIoU, cam 65."
     ]
 
 
