@@ -12,6 +12,7 @@ from wsss_cli.errors import UsageError
 from wsss_cli.methods import METHODS, Progress, more
 from wsss_cli.methods.assembly import check_refinement
 from wsss_cli.nets.backbones.load import load_backbone
+from wsss_cli.nets.segmenters import load_trunk
 from wsss_cli.ops import relations
 from wsss_cli.ops.dense_energy import dense_energy
 
@@ -226,3 +227,12 @@ def test_one_class_in_the_graph() -> None:
     assert torch.isfinite(q).all()
     assert float(relations.decorrelation(q).detach()) == 0
     assert math.isclose(float(relations.decorrelation(torch.ones(2, 4, 3))), math.log(4), rel_tol=1e-6)
+
+
+def test_the_trunk_starts_a_segmentation() -> None:
+    """Registers and class tokens travel with the trunk's weights."""
+    method = make()
+    trunk = load_trunk("tiny", weights=method.state_dict(), pretrained=False, drop_path=0.0).backbone
+    expected = method.classifier.backbone.cls_token
+    assert torch.equal(trunk.cls_token, expected)
+    assert trunk(torch.randn(1, 3, 64, 64)).patches.shape == (1, 96, 8, 8)
