@@ -73,6 +73,7 @@ class TrainClsConfig:
     lr: float = 1e-4
     weight_decay: float = 0.05
     warmup_epochs: float = 3.0
+    restart_epochs: int = 0  # the last ones, which start again at half the learning rate
     schedule: str = "cosine"
     drop_path: float = 0.1
     image_size: int = 224
@@ -88,7 +89,8 @@ class TrainClsConfig:
         require(self.lr > 0, f"--lr is {self.lr}; it must be positive.")
         require(self.image_size >= 32, f"--image-size is {self.image_size}; it must be at least 32.")
         require(self.weight_decay >= 0, f"--weight-decay is {self.weight_decay}; it must not be negative.")
-        require(self.warmup_epochs >= 0, f"--warmup-epochs is {self.warmup_epochs}; it must not be negative.")
+        for option, epochs in (("warmup", self.warmup_epochs), ("restart", self.restart_epochs)):
+            require(epochs >= 0, f"--{option}-epochs is {epochs}; it must not be negative.")
         require(0 <= self.drop_path < 1, f"--drop-path is {self.drop_path}; it must lie in [0, 1).")
         require_choice("--precision", self.precision, PRECISIONS)
 

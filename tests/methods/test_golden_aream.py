@@ -56,7 +56,7 @@ def build(golden: Golden, weights: str = "uniform") -> aream.Aream:
     trunk = VisionTransformer(
         img_size=64, patch_size=16, embed_dim=48, depth=12, num_heads=3, num_classes=0, dynamic_img_size=True
     )
-    options = aream.TrainOptions(weights=weights, token_spread=0, cls_epochs=0)
+    options = aream.TrainOptions(weights=weights, affinity_weight=0.1, token_spread=0, cls_epochs=0)
     method = aream.build(ViT(trunk), 4, options)
     state = {
         name if name.startswith("head.") else f"backbone.{name}": value

@@ -104,11 +104,14 @@ def test_a_batch_without_any_class(name: str) -> None:
 
 
 def test_affinity_starts_after_the_warm_up() -> None:
-    """Before `cls_epochs` only the tags are learned."""
-    method = make("aream", cls_epochs=2)
+    """Before `cls_epochs`, which may count from the end, only the tags are learned."""
     images, targets = batch()
-    assert "aff" not in method.losses(images, targets, Progress(1, 10, 0, 100))
-    assert "aff" in method.losses(images, targets, Progress(2, 10, 0, 100))
+    for tags_alone, first in ((2, 2), (-3, 7), (-30, 0)):
+        method = make("aream", cls_epochs=tags_alone)
+        assert method.first_regularised(10) == first
+        if first:
+            assert "aff" not in method.losses(images, targets, Progress(first - 1, 10, 0, 100))
+        assert "aff" in method.losses(images, targets, Progress(first, 10, 0, 100))
 
 
 def test_affinity_trains_only_deep_attention() -> None:
@@ -124,7 +127,7 @@ def test_affinity_trains_only_deep_attention() -> None:
 
 def test_entropies_are_measured_when_the_warm_up_ends() -> None:
     """Before that they are zero; measured, they lie between 0 and log2 of the patches."""
-    method = make("aream", cls_epochs=2)
+    method = make("aream", cls_epochs=2, weights="entropy")
     calls = []
 
     def calibration() -> Any:
@@ -191,7 +194,7 @@ def test_the_learned_affinity_needs_to_be_taught() -> None:
 def test_transformer_methods_refuse_a_cnn() -> None:
     """The reason and the way out are named; cam takes any network."""
     assert make("cam", backbone="test_resnet")(torch.randn(1, 3, 64, 64)).shape == (1, 3)
-    for name in ("mct", "aream"):
+    for name in ("mct", "aream", "more"):
         with pytest.raises(UsageError, match="needs a vision transformer"):
             make(name, backbone="test_resnet")
     with pytest.raises(UsageError, match="This checkpoint works with: cam"):

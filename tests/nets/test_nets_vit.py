@@ -142,3 +142,24 @@ def test_a_network_without_readable_attention_is_refused() -> None:
     """Other transformers say which names work."""
     with pytest.raises(UsageError, match="vit_, deit_ or deit3_"):
         ViT(timm.create_model("test_resnet"))  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def test_pixels_beyond_the_last_patch_are_left_out() -> None:
+    """A picture of any size is read as far as whole patches go."""
+    vit = ViT(small())
+    images = torch.randn(1, 3, 18, 23)
+    torch.testing.assert_close(vit(images).patches, vit(images[..., :16, :20]).patches)
+
+
+@torch.no_grad()
+def test_tap_is_a_block_before_the_norm() -> None:
+    """The last block's tap, normalised, is the result; without a tap there is none."""
+    vit = ViT(small())
+    images = torch.randn(2, 3, 16, 28)
+    tokens = vit(images, tap=1)
+    assert tokens.tapped is not None
+    norm = vit.norm(tokens.tapped.movedim(1, -1)).movedim(-1, 1)
+    torch.testing.assert_close(norm, tokens.patches)
+    torch.testing.assert_close(vit(images, final_norm=False).patches, tokens.tapped)
+    assert vit(images).tapped is None

@@ -70,6 +70,19 @@ def test_rate_rises_then_falls() -> None:
     assert learning_rate(recipe(schedule="poly"), 2, 0, 10) == pytest.approx(0.1 * (0.01 + 0.99 * 0.5**0.9))
 
 
+def test_the_last_epochs_may_start_again() -> None:
+    """The rate falls to a hundredth, starts the last epochs at half, and falls again; all epochs cannot restart."""
+    plan = recipe(warmup_epochs=1.0, restart_epochs=1)
+    rates = [learning_rate(plan, epoch, step, 10) for epoch in range(4) for step in range(10)]
+    assert rates[10:30] == sorted(rates[10:30], reverse=True)
+    assert rates[29] < 0.003
+    assert rates[30] == pytest.approx(0.05)
+    assert rates[30:] == sorted(rates[30:], reverse=True)
+    assert rates[39] < 0.003
+    everything = recipe(warmup_epochs=1.0, restart_epochs=4)
+    assert learning_rate(everything, 2, 3, 10) == learning_rate(recipe(warmup_epochs=1.0), 2, 3, 10)
+
+
 def test_batches_of_an_epoch_do_not_depend_on_the_start() -> None:
     """A training resumed at epoch 2 sees the same batches as an undisturbed one; the rest of a batch is dropped."""
     whole, resumed = list(EpochSampler(5, recipe(), 0)), list(EpochSampler(5, recipe(), 2))

@@ -105,7 +105,7 @@ def run(
     lr: Annotated[float, typer.Option(help="Learning rate of the classifier.")] = CLS.lr,
     image_size: Annotated[int, typer.Option(help="Side of the classifier's input.")] = CLS.image_size,
     augment: Annotated[
-        str, typer.Option(help="How the classifier's images are varied: imagenet, light or none.")
+        str, typer.Option(help="How the classifier's images are varied: imagenet, light, jitter or none.")
     ] = CLS.augment,
     drop_path: Annotated[
         float, typer.Option(help="Share of residual branches left out, in both networks.")

@@ -44,6 +44,9 @@ def train_cls(
     warmup_epochs: Annotated[
         float, typer.Option(help="Epochs in which the learning rate rises.")
     ] = DEFAULT.warmup_epochs,
+    restart_epochs: Annotated[
+        int, typer.Option(help="Last epochs, in which the learning rate falls once more, from half of --lr.")
+    ] = DEFAULT.restart_epochs,
     schedule: Annotated[str, typer.Option(help="How the learning rate falls.")] = DEFAULT.schedule,
     drop_path: Annotated[
         float, typer.Option(help="Share of residual branches left out.")
@@ -52,7 +55,7 @@ def train_cls(
         int, typer.Option(help="Side of the square trained on, in pixels.")
     ] = DEFAULT.image_size,
     augment: Annotated[
-        str, typer.Option(help="How images are varied: imagenet, light or none.")
+        str, typer.Option(help="How images are varied: imagenet, light, jitter or none.")
     ] = DEFAULT.augment,
     normalisation: Annotated[
         str, typer.Option(help="Mean and deviation of the input; auto: the backbone's own.")

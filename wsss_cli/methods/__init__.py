@@ -30,6 +30,7 @@ METHODS = Registry(
         "cam": "wsss_cli.methods.cam",
         "mct": "wsss_cli.methods.mct",
         "aream": "wsss_cli.methods.aream",
+        "more": "wsss_cli.methods.more",
     },
 )
 

@@ -11,19 +11,25 @@ X = ReLU(M), k the split:
     ℒ_l  = ½ Σ_{aff=1}(1−q)/(n₁+1) + ½ Σ_{aff=0} q/(n₀+1)         q = sigmoid(mean_heads A_l^pp), aff of G's patches
     ℒ    = BCE(class-token logits) + BCE(patch logits) + λ/(L−k) Σ_{l≥k} e_l ℒ_l     the last after the warm-up
 
-Inference: X ⊙ mean_l S_l^cp, refined by the mean of S_l^pp.
+Inference: X ⊙ mean_l S_l^cp, refined by the mean of S_l^pp as published, or by what ℒ_l trains, the mean over deep
+layers of q, squared, its rows brought to 1.
+
+A few hundred images give too few steps for λ = 0.1 to change anything. The default trains the tags to the end, then
+starts the learning rate again for 5 epochs with λ = 3. Beside the tags from early on, such a weight costs more of the
+classes than it gives to the affinity.
 
 On a Conformer there is one class token, so no class attention; X is the signed map of the CNN's features, k is 9 of
 12, the logits are those of the class token and of the features. Presets whose name ends in `@conformer` are for it.
 
-What differs from the authors' code. (1) Entropies are measured on the network itself at the end of the warm-up, not on
-a second, separately trained baseline. (2) On a transformer the un-mirrored view of the label maps is the training
+What differs from the authors' code. (1) Entropies are measured on the network itself at the end of the warm-up, not
+on a second, separately trained baseline. (2) On a transformer the un-mirrored view of the label maps is the training
 forward itself, not a second pass; the two differ by stochastic depth alone. (3) Class tokens start apart and learn
-faster, as in `mct`. (4) Final maps use the class attention of the last 3 layers and softplus(M); `--preset paper` takes
-all 12 and ReLU. (5) A guard keeps entropies finite where a probability underflows. (6) `label_mode=eval` makes label
-maps with stored BatchNorm statistics. As published they take those of the batch, which changes the Conformer's maps by
-up to 86 % of their range and moves the stored statistics three more times in each step. (7) The Conformer's own
-augmentation (scaled pictures on an empty canvas) is not there; `labels` and `losses` take the boxes it would give.
+faster, as in `mct`. (4) Final maps use the class attention of the last 3 layers and softplus(M); `--preset paper`
+takes all 12 and ReLU; they are refined by q where the affinity loss had weight. (5) A guard keeps entropies finite
+where a probability underflows. (6) `label_mode=eval` makes label maps with stored BatchNorm statistics. As published
+they take those of the batch, which changes the Conformer's maps by up to 86 % of their range and moves the stored
+statistics three more times in each step. (7) The Conformer's own augmentation (scaled pictures on an empty canvas) is
+not there; `labels` and `losses` take the boxes it would give.
 `--preset paper` gives the published recipe and inference.
 """
 
@@ -65,14 +71,17 @@ TAUGHT = (
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Published constants, except `cls_epochs` (10 of 60 there) and the class tokens (see the module)."""
+    """Published constants, but for when and how much the affinity loss counts, and the class tokens (see the module).
 
-    weights: str = "entropy"  # or uniform
+    `cls_epochs`: epochs with the tags alone; a negative number counts from the end.
+    """
+
+    weights: str = "uniform"  # or entropy
     split: int = 0
     background_low: float = 0.35
     background_high: float = 0.55
-    affinity_weight: float = 0.1
-    cls_epochs: int = 5
+    affinity_weight: float = 3.0
+    cls_epochs: int = -5
     class_layers: int = 0  # of the label maps; 0 is all
     par_iterations: int = 10
     label_mode: str = (
@@ -86,8 +95,6 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         require_choice("pool", self.pool, POOLS)
-        if self.cls_epochs < 0:
-            raise UsageError(f"cls_epochs is {self.cls_epochs}; it must be at least 0.")
         require_choice("weights", self.weights, ("entropy", "uniform"))
         require_choice("label_mode", self.label_mode, ("train", "eval"))
         if not 0 < self.background_low <= self.background_high < 1:
@@ -134,7 +141,7 @@ PAPER = {
     "weight_decay": 0.05,
     "augment": "imagenet",
     "schedule": "timm-epochs",
-    "options": {"cls_epochs": 10, "token_spread": 0.0, "token_lr": 1.0, "weights": "uniform"},
+    "options": {"affinity_weight": 0.1, "cls_epochs": 10, "token_spread": 0.0, "token_lr": 1.0},
 }
 PAPER_CONFORMER = {
     "epochs": 12,
@@ -145,12 +152,24 @@ PAPER_CONFORMER = {
     "schedule": "conformer-steps",
     "image_size": 384,
     "augment": "light",
-    "options": {"cls_epochs": 2, "head_lr": 10.0, "scales": (0.5, 1.0, 1.5)},
+    "options": {
+        "weights": "entropy",
+        "affinity_weight": 0.1,
+        "cls_epochs": 2,
+        "scales": (0.5, 1.0, 1.5),
+        "head_lr": 10.0,
+    },
 }
-SCRATCH = {**FROM_SCRATCH, "options": {"pool": "top", "token_lr": 1.0}}
+SCRATCH = {
+    **FROM_SCRATCH,
+    "options": {"affinity_weight": 0.1, "cls_epochs": 5, "pool": "top", "token_lr": 1.0},
+}
 TRAIN_PRESETS: dict[str, dict[str, Any]] = {
-    "default": {}, "scratch": SCRATCH, "paper": PAPER, "paper@conformer": PAPER_CONFORMER
-}  # fmt: skip
+    "default": {"restart_epochs": 5},
+    "scratch": SCRATCH,
+    "paper": PAPER,
+    "paper@conformer": PAPER_CONFORMER,
+}
 PAPER_MAPS = {
     "class_layers": 0,
     "affinity": "attention",
@@ -201,7 +220,7 @@ class Aream(nn.Module):
         self, images: Tensor, targets: Tensor, progress: Progress, boxes: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Tag losses of both heads; after the warm-up also the weighted affinity loss of the deep layers."""
-        regularised = progress.epoch >= self.options.cls_epochs
+        regularised = progress.epoch >= self.first_regularised(progress.epochs)
         # A view whose values depend on its batch cannot stand in for the one that is mirrored beside it.
         reused = self.options.label_mode == "train" and not self.classifier.backbone.batch_statistics
         attention = self._label_attention() if reused else None
@@ -287,6 +306,11 @@ class Aream(nn.Module):
             groups = branch_groups(self, self.options.head_lr)
         return [ParamGroup(*group) for group in groups]
 
+    def first_regularised(self, epochs: int) -> int:
+        """The first epoch with the affinity loss."""
+        tags_alone = self.options.cls_epochs
+        return tags_alone if tags_alone >= 0 else max(0, epochs + tags_alone)
+
     def require_epochs(self, epochs: int) -> None:
         """Refuse a training that would end before the affinity loss starts."""
         if epochs <= self.options.cls_epochs:
@@ -299,7 +323,8 @@ class Aream(nn.Module):
         self, progress: Progress, calibration: Callable[[], Iterable[tuple[Tensor, Tensor]]]
     ) -> None:
         """Measure the layer entropies once, when the warm-up ends."""
-        if progress.epoch == self.options.cls_epochs and self.options.weights == "entropy":
+        first = self.first_regularised(progress.epochs)
+        if progress.epoch == first and self.options.weights == "entropy":
             self.entropies.copy_(self.measure_entropies(calibration()))
 
     @torch.no_grad()

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from wsss_cli.nets.backbones.cnn import CNN
 from wsss_cli.nets.backbones.conformer import Conformer, initialise
 from wsss_cli.nets.backbones.load import Backbone
-from wsss_cli.nets.backbones.vit import Observer, ViT
+from wsss_cli.nets.backbones.vit import Observer, Tokens, ViT
+from wsss_cli.nets.gcr import GraphCategories
+from wsss_cli.nets.large_fov import LargeFOV
 
 POOLS = ("avg", "max", "top")
 TOP_SHARE = 0.1  # of the positions, for the pool "top"
@@ -102,4 +104,67 @@ def pooled(maps: Tensor, pool: str) -> Tensor:
     return flat.topk(count, dim=-1).values.mean(dim=-1)
 
 
-Classifier = TokenClassifier | BranchClassifier | PatchClassifier
+class GraphClassifier(nn.Module):
+    """Patch heads on the last and an earlier layer, class tokens joined in a graph, and a segmentation branch (MoRe).
+
+    The backbone's tokens are R registers, then one for each class. Logits are those of the maximum of each feature.
+    """
+
+    tokens_are_classes = False  # the first tokens are the registers
+
+    def __init__(
+        self,
+        backbone: ViT,
+        classes: int,
+        *,
+        registers: int = 4,
+        token_spread: float = 0.0,
+        aux_block: int = -3,
+        score: str = "inner",
+        decoder_width: int = 512,
+    ) -> None:
+        super().__init__()
+        backbone.expand_class_tokens(registers + classes, token_spread)
+        backbone.part_tokens(registers)
+        backbone.positions = "scale-factor"
+        self.backbone = backbone
+        self.registers = registers
+        self.aux_block = max(0, backbone.layers + aux_block)
+        self.head = nn.Conv2d(backbone.width, classes, kernel_size=1, bias=False)
+        self.aux_head = nn.Conv2d(backbone.width, classes, kernel_size=1, bias=False)
+        self.graph = GraphCategories(backbone.width, score)
+        self.decoder = LargeFOV(backbone.width, decoder_width, classes)
+
+    def forward(self, images: Tensor, observe: Observer | None = None) -> Scores:
+        """images (B, 3, H, W) -> logits (last layer, earlier layer) and the signed maps of the last layer."""
+        tokens = self.tokens(images, observe)
+        return Scores(self.logits(tokens), self.head(tokens.patches))
+
+    def tokens(self, images: Tensor, observe: Observer | None = None) -> Tokens:
+        """images (B, 3, H, W) -> class tokens (B, C, D) without registers, patches, and those of the earlier layer."""
+        tokens: Tokens = self.backbone(images, observe, tap=self.aux_block)
+        return tokens._replace(classes=tokens.classes[:, self.registers :])
+
+    def logits(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
+        """Logits (B, C) of the last and of the earlier layer."""
+        last, earlier = (
+            head(features.amax(dim=(2, 3), keepdim=True)).flatten(1) for head, features in self._heads(tokens)
+        )
+        return last, earlier
+
+    def maps(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
+        """Signed maps (B, C, h, w) of the last and of the earlier layer."""
+        last, earlier = (head(features) for head, features in self._heads(tokens))
+        return last, earlier
+
+    def categories(self, tokens: Tokens) -> Tensor:
+        """Q (B, C, D): the class tokens after the graph, which sends nothing back to the patches."""
+        result: Tensor = self.graph(tokens.classes, tokens.patches.flatten(2).transpose(1, 2))
+        return result
+
+    def _heads(self, tokens: Tokens) -> tuple[tuple[nn.Module, Tensor], tuple[nn.Module, Tensor]]:
+        assert tokens.tapped is not None
+        return (self.head, tokens.patches), (self.aux_head, tokens.tapped)
+
+
+Classifier = TokenClassifier | BranchClassifier | PatchClassifier | GraphClassifier

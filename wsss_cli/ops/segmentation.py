@@ -18,6 +18,14 @@ def pixel_loss(logits: Tensor, labels: Tensor, ignore: int) -> Tensor:
     return F.cross_entropy(logits.float(), labels, ignore_index=ignore, reduction="sum") / known
 
 
+def balanced_pixel_loss(logits: Tensor, labels: Tensor, ignore: int) -> Tensor:
+    """½ the mean cross-entropy of background pixels plus ½ that of all others but `ignore`; shapes as `pixel_loss`."""
+    each = F.cross_entropy(logits.float(), labels, ignore_index=ignore, reduction="none")
+    background, objects = labels == 0, (labels != 0) & (labels != ignore)
+    parts = [(each * part).sum() / (part.sum() + 1e-6) for part in (background, objects)]
+    return 0.5 * (parts[0] + parts[1])
+
+
 def tag_loss(tags: Tensor, labels: Tensor, ignore: int) -> Tensor:
     """Mean binary cross-entropy of tag logits (B, C) with the classes seen in labels (B, H, W), 0 the background.
 

@@ -15,7 +15,8 @@ from wsss_cli.errors import EnvironmentProblemError
 from wsss_cli.runtime.device import autocast
 from wsss_cli.runtime.seed import mix, seed_everything
 
-SCHEDULES = ("cosine", "poly", "timm-epochs", "conformer-steps")
+RESTART = 0.5  # of the learning rate, at the start of the last epochs
+SCHEDULES = ("cosine", "poly", "poly-1500", "timm-epochs", "conformer-steps")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Recipe:
     schedule: str
     precision: str
     seed: int
+    restart_epochs: int = 0  # of cosine and poly: the last ones, which start again at half of `lr`
 
 
 @dataclass
@@ -48,14 +50,24 @@ def learning_rate(recipe: Recipe, epoch: int, step: int, steps: int) -> float:
     if recipe.schedule == "timm-epochs":
         return timm_epoch_rate(recipe.lr, epoch, recipe.epochs)
     done, whole = epoch * steps + step, recipe.epochs * steps
+    if recipe.schedule == "poly-1500":
+        return poly_step_rate(recipe.lr, done, whole)
     warmup = recipe.warmup_epochs * steps
     if recipe.schedule == "conformer-steps":
         return conformer_step_rate(recipe.lr, done, whole, warmup)
+    begin = max(0, whole - recipe.restart_epochs * steps)
+    if 0 < begin <= done < whole and recipe.restart_epochs:
+        return recipe.lr * RESTART * _falling(recipe.schedule, (done - begin) / (whole - begin))
     if done < warmup:
         return recipe.lr * (done + 1) / (warmup + 1)
-    t = (done - warmup) / max(1, whole - warmup)
-    falling = 0.5 * (1 + math.cos(math.pi * t)) if recipe.schedule == "cosine" else (1 - t) ** 0.9
-    return recipe.lr * (0.01 + 0.99 * falling)
+    t = (done - warmup) / max(1, (begin or whole) - warmup)
+    return recipe.lr * _falling(recipe.schedule, t)
+
+
+def _falling(schedule: str, t: float) -> float:
+    """From 1 at t = 0 to 1 % at t = 1."""
+    falling = 0.5 * (1 + math.cos(math.pi * t)) if schedule == "cosine" else (1 - t) ** 0.9
+    return 0.01 + 0.99 * falling
 
 
 def timm_epoch_rate(lr: float, epoch: int, epochs: int) -> float:
@@ -74,6 +86,13 @@ def conformer_step_rate(lr: float, done: int, whole: int, warmup: float) -> floa
     if done < warmup:
         return low + (lr - low) * done / max(1, warmup - 1)
     return low + 0.5 * (lr - low) * (1 + math.cos(math.pi * (done - warmup) / max(1, whole - warmup)))
+
+
+def poly_step_rate(lr: float, step: int, steps: int, warmup: int = 1500) -> float:
+    """The published rate of MoRe: 1500 steps from a millionth up to `lr`, then at once onto lr · (1 − t/T)^0.9."""
+    if step < warmup:
+        return lr * (1 - (1 - step / warmup) * (1 - 1e-6))
+    return lr * math.pow(1 - step / steps, 0.9)
 
 
 class EpochSampler(Sampler[list[tuple[int, int]]]):

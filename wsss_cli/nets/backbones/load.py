@@ -14,10 +14,9 @@ from wsss_cli.errors import EnvironmentProblemError, RejectedInputError, UsageEr
 from wsss_cli.nets.backbones import BACKBONES, SIZES
 from wsss_cli.nets.backbones.cnn import CNN
 from wsss_cli.nets.backbones.conformer import Conformer
-from wsss_cli.nets.backbones.vit import ViT
+from wsss_cli.nets.backbones.vit import IMAGENET_MEAN, IMAGENET_STD, ViT
 from wsss_cli.registry import unknown
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 NORMALISATIONS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "half": ((0.5,) * 3, (0.5,) * 3)}
 
 
@@ -116,7 +115,9 @@ def load_backbone(
     mean, std = tuple(source.get("mean", IMAGENET_MEAN)), tuple(source.get("std", IMAGENET_STD))
     mean, std = NORMALISATIONS.get(normalisation, (mean, std))
     if isinstance(model, VisionTransformer):
-        return Loaded(ViT(model), mean, std)
+        backbone = ViT(model)
+        backbone.mean, backbone.std = mean, std
+        return Loaded(backbone, mean, std)
     if isinstance(model, Conformer):
         return Loaded(model, mean, std)
     return Loaded(CNN(model, _stride(model), frozen_statistics=pretrained or weights is not None), mean, std)

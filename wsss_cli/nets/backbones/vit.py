@@ -17,14 +17,19 @@ from torch import Tensor, nn
 
 from wsss_cli.errors import UsageError
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Observer = Callable[[int, Tensor], None]  # (layer, attention logits (B, heads, T, T) before the softmax)
 
 
 class Tokens(NamedTuple):
-    """What a transformer makes of images: class tokens (B, K, D) and patch features (B, D, h, w)."""
+    """What a transformer makes of images: class tokens (B, K, D) and patch features (B, D, h, w).
+
+    `tapped` are the patch features of an earlier block, as they leave it (no norm), where they were asked for.
+    """
 
     classes: Tensor
     patches: Tensor
+    tapped: Tensor | None = None
 
 
 class ViT(nn.Module):
@@ -36,6 +41,8 @@ class ViT(nn.Module):
 
     kind = "transformer"
     batch_statistics = False  # what one image gives does not depend on the others in its batch
+    mean: tuple[float, ...] = IMAGENET_MEAN  # of the pixels, in [0, 1], that the images are normalised with
+    std: tuple[float, ...] = IMAGENET_STD
 
     def __init__(self, model: VisionTransformer) -> None:
         super().__init__()
@@ -91,23 +98,46 @@ class ViT(nn.Module):
             rows = self.pos_embed.detach()
             self.pos_embed = nn.Parameter(torch.cat([rows[:, :1].repeat(1, count, 1), rows[:, old:]], dim=1))
 
-    def forward(self, images: Tensor, observe: Observer | None = None, *, final_norm: bool = True) -> Tokens:
-        """images (B, 3, H, W) -> tokens; `observe` sees each layer's attention.
+    def part_tokens(self, count: int) -> None:
+        """Part the first `count` class tokens for good, as registers that belong to no class (MoRe).
 
-        What lies beyond the last whole patch is left out.
+        Their positions are drawn anew with deviation 1, cut at ±2; without positions the tokens move by as much.
+        """
+        noise = nn.init.trunc_normal_(torch.empty(1, count, self.width), std=1.0)
+        with torch.no_grad():
+            if self.prefix_has_position and self.pos_embed is not None:
+                self.pos_embed[:, :count] = noise
+            else:
+                self.cls_token[:, :count] += noise
+
+    def forward(
+        self,
+        images: Tensor,
+        observe: Observer | None = None,
+        *,
+        final_norm: bool = True,
+        tap: int | None = None,
+    ) -> Tokens:
+        """images (B, 3, H, W) -> tokens; `observe` sees each layer's attention; `tap` names a block to listen to.
+
+        Pixels beyond the last whole patch are left out.
         """
         height, width = images.shape[-2] // self.stride, images.shape[-1] // self.stride
         whole = images[..., : height * self.stride, : width * self.stride]
         x = self.patch_embed(whole).reshape(len(images), height * width, self.width)
         x = self._with_positions(x, height, width, square=images.shape[-2] == images.shape[-1])
         x = self.norm_pre(x)
+        tapped = None
         with watched([block.attn for block in self.blocks], observe):
-            for block in self.blocks:
+            for layer, block in enumerate(self.blocks):
                 x = block(x)
+                tapped = self._patches(x, height, width) if layer == tap else tapped
         if final_norm:
             x = self.fc_norm(self.norm(x))
-        patches = x[:, self.prefix :].transpose(1, 2).reshape(len(images), self.width, height, width)
-        return Tokens(x[:, : self.class_tokens], patches)
+        return Tokens(x[:, : self.class_tokens], self._patches(x, height, width), tapped)
+
+    def _patches(self, x: Tensor, height: int, width: int) -> Tensor:
+        return x[:, self.prefix :].transpose(1, 2).reshape(len(x), self.width, height, width)
 
     def _with_positions(self, patches: Tensor, height: int, width: int, *, square: bool) -> Tensor:
         tokens: list[Tensor] = [self.cls_token] if self.class_tokens else []
