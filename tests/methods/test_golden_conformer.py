@@ -60,9 +60,7 @@ def ours(name: str) -> str:
 def build(golden: Golden, weights: str = "uniform", **options: Any) -> aream.Aream:
     """The authors' tiny network in our classes, nothing missing and nothing left over."""
     scales = options.pop("scales", (0.5, 1.0, 1.5))
-    chosen = aream.TrainOptions(
-        weights=weights, affinity_weight=0.1, cls_epochs=0, scales=scales, **options
-    )
+    chosen = aream.TrainOptions(weights=weights, affinity_weight=0.1, cls_epochs=0, scales=scales, **options)
     method = aream.build(conformer.build(width=48, heads=3, ratio=0.25), 4, chosen)
     method.classifier.load_state_dict(
         {ours(name): value for name, value in golden.weights.items()}, strict=True
