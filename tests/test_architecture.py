@@ -83,6 +83,7 @@ def siblings(module: str) -> set[str]:
     package = module.rpartition(".")[0]
     same = {name for name in ours(module) if name.rpartition(".")[0] == package and name in MODULES}
     shared = {f"wsss_cli.cli.{name}" for name in ("options", "console", "job", "progress")}
+    shared.add("wsss_cli.stages.refiners")  # the table of what one stage chooses from
     return same - shared - {module}
 
 

@@ -14,6 +14,7 @@ from wsss_cli import cli, config
 CONFIGS = {
     "train-cls": config.TrainClsConfig,
     "cams": config.CamsConfig,
+    "refine": config.RefineConfig,
     "crf": config.CrfConfig,
     "pseudo-labels": config.PseudoLabelsConfig,
     "train-seg": config.TrainSegConfig,

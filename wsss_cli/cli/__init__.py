@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from wsss_cli import __version__
-from wsss_cli.cli import cams, console, crf, eval, predict, pseudo_labels, run, train_cls, train_seg  # noqa: A004
+from wsss_cli.cli import cams, console, crf, eval, predict, pseudo_labels, refine, run, train_cls, train_seg  # noqa: A004
 from wsss_cli.errors import EnvironmentProblemError, UsageError, WsssError
 
 BUG = 1
@@ -32,6 +32,7 @@ app = typer.Typer(name="wsss", no_args_is_help=False, pretty_exceptions_enable=F
 COMMANDS: dict[str, Callable[..., None]] = {
     "train-cls": train_cls.train_cls,
     "cams": cams.cams,
+    "refine": refine.refine,
     "crf": crf.crf,
     "pseudo-labels": pseudo_labels.pseudo_labels,
     "train-seg": train_seg.train_seg,

@@ -30,6 +30,8 @@ class Recipe:
     schedule: str
     precision: str
     seed: int
+    optimiser: str = "adamw"  # or sgd
+    momentum: float = 0.9  # of sgd
 
 
 @dataclass
@@ -44,7 +46,10 @@ class State:
 
 
 def learning_rate(recipe: Recipe, epoch: int, step: int, steps: int) -> float:
-    """The rate during one step: linear warm-up, then half a cosine or (1 - t)^0.9 to 1 % of it."""
+    """The rate during one step: linear warm-up, then half a cosine or (1 - t)^0.9, to 1 % of it.
+
+    "poly-to-zero" is (1 - t)^0.9 as published with IRN: to nothing.
+    """
     if recipe.schedule == "timm-epochs":
         return timm_epoch_rate(recipe.lr, epoch, recipe.epochs)
     done, whole = epoch * steps + step, recipe.epochs * steps
@@ -52,6 +57,8 @@ def learning_rate(recipe: Recipe, epoch: int, step: int, steps: int) -> float:
     if done < warmup:
         return recipe.lr * (done + 1) / (warmup + 1)
     t = (done - warmup) / max(1, whole - warmup)
+    if recipe.schedule == "poly-to-zero":
+        return float(recipe.lr * (1 - t) ** 0.9)
     falling = 0.5 * (1 + math.cos(math.pi * t)) if recipe.schedule == "cosine" else (1 - t) ** 0.9
     return recipe.lr * (0.01 + 0.99 * falling)
 
@@ -120,13 +127,7 @@ def fit(
     Each epoch seeds itself by (seed, epoch), so a resumed training and an undisturbed one end with the same bytes.
     A loss that is not finite is an `EnvironmentProblemError`.
     """
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": list(p), "lr_factor": f, "weight_decay": recipe.weight_decay if d else 0.0}
-            for p, f, d in groups
-        ],
-        lr=recipe.lr,
-    )
+    optimizer = _optimizer(groups, recipe)
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
     if state.model:
         model.load_state_dict(state.model)
@@ -152,6 +153,18 @@ def fit(
         state = State(epoch + 1, model.state_dict(), optimizer.state_dict(), history, scaler.state_dict())
         after_epoch(state)
     return state
+
+
+def _optimizer(
+    groups: Sequence[tuple[list[nn.Parameter], float, bool]], recipe: Recipe
+) -> torch.optim.Optimizer:
+    parameters = [
+        {"params": list(p), "lr_factor": f, "weight_decay": recipe.weight_decay if d else 0.0}
+        for p, f, d in groups
+    ]
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(parameters, lr=recipe.lr, momentum=recipe.momentum)
+    return torch.optim.AdamW(parameters, lr=recipe.lr)
 
 
 def _step(
