@@ -22,7 +22,7 @@ from wsss_cli import cli, config, errors
 from wsss_cli.cli import main
 from wsss_cli.labels import LABEL_READERS, read_labels
 from wsss_cli.methods import METHODS
-from wsss_cli.stages.refiners import REFINERS
+from wsss_cli.refiners import REFINERS
 from wsss_cli.summary import Summary
 
 ROOT = Path(__file__).parent.parent

@@ -49,7 +49,7 @@ def cams(tmp_path: Path, images: Path) -> Path:
 @pytest.fixture
 def single_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Images are loaded in this process: a loading process takes seconds to start."""
-    monkeypatch.setattr("wsss_cli.stages.edges.training.loading_processes", lambda *_: 0)
+    monkeypatch.setattr("wsss_cli.refiners.edges.training.loading_processes", lambda *_: 0)
 
 
 def run(

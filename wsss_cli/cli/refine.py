@@ -51,7 +51,10 @@ def refine(
         int, typer.Option(help="Images with a longer side, in pixels, are shrunk first; 0: never.")
     ] = DEFAULT.max_side,
     normalise: Annotated[
-        str, typer.Option(help="Divide a map by its own maximum (class), or by that of all (global).")
+        str,
+        typer.Option(
+            help="Scale each map to 0..1 by itself (class), or divide by the maximum of all (global)."
+        ),
     ] = DEFAULT.normalise,
     normalisation: Annotated[
         str, typer.Option(help="Mean and deviation of the input: imagenet, half; auto: the backbone's own.")

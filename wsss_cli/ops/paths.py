@@ -89,11 +89,15 @@ class PairIndex:
 def pair_affinities(edges: Tensor, cells: list[Tensor]) -> Tensor:
     """1 - max edge on the path; edges (B, h, w) in [0, 1] and the cells of a `PairIndex` -> (B, d, n)."""
     flat = edges.flatten(1)
-    found = [
-        flat.index_select(1, group.flatten()).reshape(len(flat), *group.shape).max(dim=2).values
-        for group in cells
-    ]
-    return 1 - torch.cat(found, dim=1)
+    with torch.no_grad():  # the gradient goes to the highest cell alone, and need not pass through the others
+        highest = torch.cat([_highest(flat, group) for group in cells], dim=1)
+    return 1 - flat.gather(1, highest.flatten(1)).reshape(highest.shape)
+
+
+def _highest(flat: Tensor, group: Tensor) -> Tensor:
+    """Flat index of the highest edge on each path; flat (B, h·w), group (paths, cells, n) -> (B, paths, n)."""
+    found = flat.index_select(1, group.flatten()).reshape(len(flat), *group.shape).argmax(dim=2, keepdim=True)
+    return group.expand(len(flat), -1, -1, -1).gather(2, found)[:, :, 0]
 
 
 class _Link(NamedTuple):

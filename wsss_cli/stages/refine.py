@@ -1,6 +1,6 @@
 """Cams folder -> refine folder: the same maps, carried over each object by a refiner and kept off what lies beyond.
 
-How maps are refined is a module of `stages.refiners`; this one reads, writes and resumes.
+How maps are refined is a module of `wsss_cli.refiners`; this one reads, writes and resumes.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from wsss_cli.data.samples import select
 from wsss_cli.errors import ItemError
 from wsss_cli.ops.augment import bounded_size, resize_image
 from wsss_cli.ops.cam import resize
+from wsss_cli.refiners import REFINERS, Refiner, Task
 from wsss_cli.reporter import Reporter
 from wsss_cli.runtime.device import choose_device
-from wsss_cli.stages.refiners import REFINERS, Refiner, Task
 from wsss_cli.summary import Summary
 
 ALWAYS = frozenset({"method", "preset", "options"})
@@ -140,7 +140,11 @@ def _bounded(image: NDArray[np.uint8], side: int) -> Tensor:
 
 
 def _normalised(maps: Tensor, how: str) -> NDArray[np.float32]:
-    """Maps (K, h, w) divided by each one's maximum, or by that of all; a map of zeros stays one."""
-    top = maps.amax(dim=(1, 2), keepdim=True) if how == "class" else maps.max()
+    """Maps (K, h, w): each from its minimum to its maximum, or all divided by the maximum of all; zeros stay zeros."""
+    if how == "class":
+        maps = maps - maps.amin(dim=(1, 2), keepdim=True)
+        top = maps.amax(dim=(1, 2), keepdim=True)
+    else:
+        top = maps.max()
     result: NDArray[np.float32] = (maps / torch.where(top > 0, top, 1)).clamp(0, 1).cpu().numpy()
     return result

@@ -20,10 +20,10 @@ from wsss_cli.ops.augment import JointView, bounded_size, resize_pair
 from wsss_cli.ops.pair_losses import affinity_losses, displacement_losses, pair_labels, reduced
 from wsss_cli.ops.paths import PairIndex, fitting_radius, pair_affinities
 from wsss_cli.ops.pictures import normalised
+from wsss_cli.refiners import Task
 from wsss_cli.runtime.device import loading_processes
 from wsss_cli.runtime.mask_batches import MaskedImages, Pair
 from wsss_cli.runtime.train_loop import Recipe, State, batches, fit, to_device
-from wsss_cli.stages.refiners import Task
 
 STEP = 32  # crop sizes are multiples of it
 

@@ -17,8 +17,8 @@ from wsss_cli.errors import ItemError
 from wsss_cli.ops.crf import Pairwise
 from wsss_cli.ops.ir_labels import LabelWork
 from wsss_cli.ops.pseudo import automatic_threshold
+from wsss_cli.refiners import Task
 from wsss_cli.runtime.executor import run_isolated
-from wsss_cli.stages.refiners import Task
 
 SURE, QUIET = 1.2, 0.6  # times the automatic threshold: the high and the low one
 STAGE = "refine-labels"

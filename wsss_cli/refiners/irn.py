@@ -1,18 +1,18 @@
 """IRN: edges learnt from the maps themselves, and a random walk that stays within them (arXiv 1904.05044).
 
 1. Labels. Each image's maps are cut at a high and a low threshold, each seed is snapped to the image by a CRF (in
-   worker processes). Where the two agree the pixel is known (`stages.edges.labels`): `labels/`.
+   worker processes). Where the two agree the pixel is known (`refiners.edges.labels`): `labels/`.
 2. Training. Pairs of near pixels with the same known label pull the edge probability on their path down, pairs with
-   different labels pull it up (`stages.edges.training`, `ops.pair_losses`, `ops.paths`, `nets.irn`): `ckpt.pt`.
+   different labels pull it up (`refiners.edges.training`, `ops.pair_losses`, `ops.paths`, `nets.irn`): `ckpt.pt`.
 3. Walk. Each map, times 1 − edge, is carried over the image by a random walk that does not cross edges.
 
 What differs from the published code; `--preset paper` undoes (1) to (5). (1) The thresholds are found on the maps; the
 published ones (0.30 and 0.05, in CRT 0.35 and 0.15) are those of other maps. (2) AdamW instead of an SGD whose momentum
 is 1e-4, because the weight decay stands in its place; crops of 256, ten epochs. (3) Displacements are not learnt: masks
 of classes do not use them, and over a frozen trunk they cannot help the edges. (4) Edges are looked for in the image as
-it is, without zeros up to 512 x 512, which move GroupNorm's statistics. (5) Each map is divided by its own maximum; by
-that of all maps, faint classes fall below every threshold. (6) Images larger than the canvas are not cut. (7) Scales of
-the training views are log-uniform, and bilinear. (8) The matrix of the walk is applied step by step, never built.
+it is, without zeros up to 512 x 512, which move GroupNorm's statistics. (5) Each map is scaled by itself; divided by
+the maximum of all, faint classes fall below every threshold. (6) Images larger than the canvas are not cut. (7) The
+scales of training views are log-uniform, and bilinear. (8) The matrix of the walk is applied step by step, never built.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from wsss_cli.nets.pyramid import LoadedPyramid, load_pyramid
 from wsss_cli.ops.cam import resize
 from wsss_cli.ops.paths import random_walk
 from wsss_cli.ops.pictures import normalised
+from wsss_cli.refiners import Task
+from wsss_cli.refiners.edges.labels import label_all
+from wsss_cli.refiners.edges.training import EdgeTraining
 from wsss_cli.registry import require_choice
 from wsss_cli.runtime.device import autocast, choose_precision
 from wsss_cli.runtime.seed import seed_everything
-from wsss_cli.stages.edges.labels import label_all
-from wsss_cli.stages.edges.training import EdgeTraining
-from wsss_cli.stages.refiners import Task
 
 FIELDS = (
     "backbone", "pretrained", "epochs", "batch_size", "lr", "crop_size", "max_side", "normalise", "normalisation",

@@ -10,6 +10,7 @@ CLIP-ES, arXiv 2212.09506), each with other constants. Here they are options.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,10 @@ from wsss_cli.ops.attention import AttentionSum, layer_range
 from wsss_cli.ops.cam import resize
 from wsss_cli.ops.pictures import normalised
 from wsss_cli.ops.transition import BALANCES, mirrored, spread, transition
+from wsss_cli.refiners import Task
 from wsss_cli.registry import require_choice
 from wsss_cli.runtime.device import autocast, choose_precision
 from wsss_cli.runtime.seed import seed_everything
-from wsss_cli.stages.refiners import Task
 from wsss_cli.text import show
 
 FIELDS = ("max_side", "normalise", "precision")
@@ -101,8 +102,9 @@ class Walk:
     """A trained transformer whose attention carries maps over the picture."""
 
     def __init__(self, task: Task, path: Path, trained: Checkpoint, method: Any) -> None:
-        self.config, self.options, self.device = task.config, task.options, task.device
+        self.options, self.device = task.options, task.device
         self.precision = choose_precision(task.config.precision, task.device, training=False)
+        self.config = dataclasses.replace(task.config, precision=self.precision)
         self.method, self.about = method, trained.about
         self.fingerprint = trained.fingerprint
         self.inputs = {"checkpoint": {"path": str(path.resolve()), "fingerprint": trained.fingerprint}}

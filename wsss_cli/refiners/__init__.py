@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 REFINERS = Registry(
     "refiner",
     {
-        "irn": "wsss_cli.stages.refiners.irn",
-        "walk": "wsss_cli.stages.refiners.walk",
+        "irn": "wsss_cli.refiners.irn",
+        "walk": "wsss_cli.refiners.walk",
     },
 )
 
