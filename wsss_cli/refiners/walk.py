@@ -40,8 +40,8 @@ FIELDS = ("max_side", "normalise", "precision")
 class Options:
     """`layers`: first and end (not included) of the layers used, in twelfths of the depth; `power`: β."""
 
-    layers: tuple[float, ...] = (0.0, 12.0)
-    power: float = 1.0
+    layers: tuple[float, ...] = (6.0, 12.0)
+    power: float = 2.0
     balance: str = "sinkhorn"
     steps: int = 2
     home: float = 0.0
