@@ -17,7 +17,9 @@ SETTINGS = list(DEFAULT.options)
 
 def refine(
     ctx: typer.Context,
-    cams: Annotated[Path, typer.Argument(metavar="CAMS", help="Folder made by 'wsss cams'.")],
+    cams: Annotated[
+        Path, typer.Argument(metavar="CAMS", help="Folder made by 'wsss cams' or 'wsss refine'.")
+    ],
     listing: shared.Listing = None,
     limit: shared.Limit = None,
     weights: shared.Weights = None,
