@@ -6,13 +6,14 @@
    different labels pull it up (`refiners.edges.training`, `ops.pair_losses`, `ops.paths`, `nets.irn`): `ckpt.pt`.
 3. Walk. Each map, times 1 − edge, is carried over the image by a random walk that does not cross edges.
 
-What differs from the published code; `--preset paper` undoes (1) to (5). (1) The thresholds are found on the maps; the
-published ones (0.30 and 0.05, in CRT 0.35 and 0.15) are those of other maps. (2) AdamW instead of an SGD whose momentum
-is 1e-4, because the weight decay stands in its place; crops of 256, ten epochs. (3) Displacements are not learnt: masks
-of classes do not use them, and over a frozen trunk they cannot help the edges. (4) Edges are looked for in the image as
-it is, without zeros up to 512 x 512, which move GroupNorm's statistics. (5) Each map is scaled by itself; divided by
-the maximum of all, faint classes fall below every threshold. (6) Images larger than the canvas are not cut. (7) The
-scales of training views are log-uniform, and bilinear. (8) The matrix of the walk is applied step by step, never built.
+What differs from the published code; `--preset paper` undoes (1) to (5) and (9). (1) The thresholds are found on the
+maps; the published ones (0.30 and 0.05, in CRT 0.35 and 0.15) are those of other maps. (2) AdamW instead of an SGD
+whose momentum is 1e-4, because the weight decay stands in its place; crops of 256, ten epochs. (3) Displacements are
+not learnt: masks of classes do not use them, and over a frozen trunk they cannot help the edges. (4) Edges are looked
+for in the image as it is, without zeros up to 512 x 512, which move GroupNorm's statistics. (5) Each map is scaled by
+itself; divided by the maximum of all, faint classes fall below every threshold. (6) Images larger than the canvas are
+not cut. (7) The scales of training views are log-uniform, and bilinear. (8) The matrix of the walk is applied step by
+step, never built. (9) Its steps are fewer in small images: how far it gets grows with their square root.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ FIELDS = (
     "seed", "precision",
 )  # fmt: skip
 
+STEPS, GRID = 256, 94 * 125  # as published: steps of the walk, and cells of a photograph of 375 x 500
+
 
 @dataclass(frozen=True)
 class Options:
@@ -68,14 +71,14 @@ class Options:
     canvas: int = 0
     walk_radius: int = 5
     beta: float = 10.0
-    steps: int = 256
+    steps: int = 0  # 256 at the published size, in proportion to the area
 
     def __post_init__(self) -> None:
         require_choice("optimiser", self.optimiser, ("adamw", "sgd"))
         for name in ("foreground", "background"):
             _require_threshold(name, getattr(self, name))
         for name, low, high in (
-            ("radius", 2, 64), ("walk_radius", 2, 64), ("steps", 1, 100_000), ("beta", 0.1, 1000),
+            ("radius", 2, 64), ("walk_radius", 2, 64), ("steps", 0, 100_000), ("beta", 0.1, 1000),
             ("momentum", 0, 0.999), ("weight_decay", 0, 1), ("displacement_lr", 1e-3, 1e3), ("canvas", 0, 8192),
         ):  # fmt: skip
             if not low <= getattr(self, name) <= high:
@@ -107,7 +110,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "epochs": 3, "batch_size": 32, "lr": 0.1, "crop_size": 512, "max_side": 0, "normalise": "global",
         "options": {
             "foreground": "0.35", "background": "0.15", "optimiser": "sgd", "momentum": 1e-4, "displacement": True,
-            "canvas": 512,
+            "canvas": 512, "steps": 256,
         },
     },
 }  # fmt: skip
@@ -198,6 +201,10 @@ class IrnRefiner:
         """The losses of the last epoch, and what they were learnt from."""
         return self._figures
 
+    def _steps(self, edges: Tensor) -> int:
+        """As given, or such that the walk reaches as far in proportion as in a photograph of 375 x 500."""
+        return self.options.steps or max(1, round(STEPS * edges.numel() / GRID))
+
     @torch.no_grad()
     def refine(self, picture: Tensor, maps: Tensor) -> Tensor:
         """uint8 (3, H, W) and maps (K, h, w) -> maps at a quarter of the picture's size, rounded up."""
@@ -206,4 +213,4 @@ class IrnRefiner:
         with autocast(device, self.looking):
             edges = self.irn.look(view, options.canvas).edges[0, 0]
         start = resize(maps[None].to(device), (edges.shape[0], edges.shape[1]))[0]
-        return random_walk(start * (1 - edges), edges, options.walk_radius, options.beta, options.steps)
+        return random_walk(start * (1 - edges), edges, options.walk_radius, options.beta, self._steps(edges))

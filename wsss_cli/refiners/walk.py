@@ -45,7 +45,7 @@ class Options:
     balance: str = "sinkhorn"
     steps: int = 2
     home: float = 0.0
-    scale: float = 1.0
+    scale: float = 0.75
     flip: bool = True
 
     def __post_init__(self) -> None:
