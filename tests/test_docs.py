@@ -22,6 +22,7 @@ from wsss_cli import cli, config, errors
 from wsss_cli.cli import main
 from wsss_cli.labels import LABEL_READERS, read_labels
 from wsss_cli.methods import METHODS
+from wsss_cli.refiners import REFINERS
 from wsss_cli.releases import RELEASES
 from wsss_cli.summary import Summary
 
@@ -29,7 +30,9 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 PAGES = [README, ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
-STAGES = ("train_cls", "cams", "crf", "pseudo_labels", "train_seg", "predict", "eval", "import_weights")
+STAGES = (
+    "train_cls", "cams", "refine", "crf", "pseudo_labels", "train_seg", "predict", "eval", "import_weights"
+)  # fmt: skip
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -152,6 +155,26 @@ def test_crf_presets_equal_the_configuration() -> None:
         name: [f"{key}={plain(value)}" for key, value in preset.items()]
         for name, preset in config.CRF_PRESETS.items()
     }
+
+
+@pytest.mark.parametrize("name", REFINERS.names())
+def test_refiner_tables_equal_the_modules(name: str) -> None:
+    """Every refiner is listed, with its options, their defaults, and all that its presets set."""
+    page, module = DOCS / "methods.md", REFINERS.load(name)
+    options = table(page, f"Options of `wsss refine --method {name}`")
+    fields = dataclasses.fields(module.Options)
+    flat = {
+        preset: {**{k: v for k, v in values.items() if k != "options"}, **values.get("options", {})}
+        for preset, values in module.PRESETS.items()
+        if values
+    }
+    heading = f"Presets of `wsss refine --method {name}`"
+    listed = {code(row[0]): settings(row[1]) for row in table(page, heading)} if flat else {}
+
+    assert [code(row[0]) for row in table(page, "Refining maps")] == list(REFINERS.names())
+    assert [(code(row[0]), code(row[1])) for row in options] == [(f.name, plain(f.default)) for f in fields]
+    assert all(row[2] for row in options)
+    assert listed == {p: [f"{key}={plain(value)}" for key, value in v.items()] for p, v in flat.items()}
 
 
 # -- command lines -----------------------------------------------------------------------------------------

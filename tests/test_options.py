@@ -14,6 +14,7 @@ from wsss_cli import cli, config
 CONFIGS = {
     "train-cls": config.TrainClsConfig,
     "cams": config.CamsConfig,
+    "refine": config.RefineConfig,
     "crf": config.CrfConfig,
     "pseudo-labels": config.PseudoLabelsConfig,
     "train-seg": config.TrainSegConfig,
@@ -95,6 +96,7 @@ def test_every_option_is_used(command: str) -> None:
         "classes",
         "val_listing",
         "weights",
+        "checkpoint",
         "truth",
         "cnn",
         "help",

@@ -30,8 +30,23 @@ COMMANDS = (
     "predict seg/ckpt.pt images --device cpu --workers 1 -o predictions",
     "eval cams --truth truth -o eval-cams",
     "eval predictions --truth truth -o eval",
+    f"refine cams --crop-size 32 --set steps=16 {TINY} -o refine",
+    "refine refine --method walk --checkpoint cls/ckpt.pt --device cpu -o walked",
+    "pseudo-labels walked -o walked-masks",
 )
-FOLDERS = ("cls", "cams", "crf", "masks", "seg", "predictions", "eval-cams", "eval")
+FOLDERS = (
+    "cls",
+    "cams",
+    "crf",
+    "masks",
+    "seg",
+    "predictions",
+    "eval-cams",
+    "eval",
+    "refine",
+    "walked",
+    "walked-masks",
+)
 
 
 def perform(commands: tuple[str, ...]) -> list[int]:

@@ -124,6 +124,41 @@ class CamsConfig:
         require_choice("--precision", self.precision, PRECISIONS)
 
 
+REFINE_NORMALISATIONS = ("class", "global")
+
+
+@dataclass(frozen=True)
+class RefineConfig:
+    """`wsss refine`; a method uses the fields that its module names, and has constants of its own in `options`."""
+
+    method: str = "irn"
+    preset: str = "default"
+    backbone: str = "auto"
+    pretrained: bool = False
+    epochs: int = 10
+    batch_size: int = 8
+    lr: float = 1e-3
+    crop_size: int = 256  # bounded by the largest image
+    max_side: int = 1024  # larger images are shrunk to it first; 0: never
+    normalise: str = "class"  # or "global", as published: faint classes stay faint
+    normalisation: str = "auto"  # the backbone's own, as timm knows it
+    seed: int = 0
+    precision: str = "auto"
+    options: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require(self.epochs >= 1, f"--epochs is {self.epochs}; it must be at least 1.")
+        require(self.batch_size >= 1, f"--batch-size is {self.batch_size}; it must be at least 1.")
+        require(self.lr > 0, f"--lr is {self.lr}; it must be positive.")
+        require(self.crop_size >= 32, f"--crop-size is {self.crop_size}; it must be at least 32.")
+        require(
+            self.max_side == 0 or self.max_side >= 32,
+            f"--max-side is {self.max_side}; it must be at least 32, or 0.",
+        )
+        require_choice("--normalise", self.normalise, REFINE_NORMALISATIONS)
+        require_choice("--precision", self.precision, PRECISIONS)
+
+
 def _kernels(gaussian: tuple[float, float], bilateral: tuple[float, float, float]) -> dict[str, Any]:
     """The settings of (sxy, compat) and (sxy, srgb, compat), with the ten iterations that all papers use."""
     return {

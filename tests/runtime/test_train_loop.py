@@ -138,6 +138,19 @@ def test_resumed_training_ends_like_an_undisturbed_one() -> None:
     assert states[-1].history[-1]["square"] < states[0].history[0]["square"]
 
 
+def test_sgd_is_the_plain_one() -> None:
+    """With optimizer sgd one step of a linear loss moves each weight by rate times gradient, decay included."""
+    model = nn.Linear(3, 1, bias=False)
+    start, gradient = model.weight.detach().clone(), torch.full((1, 3), 2.0)
+    plan = recipe(epochs=1, batch_size=6, schedule="poly-zero", optimizer="sgd", momentum=1e-4)
+    fit(
+        model, lambda *_: {"slope": 2 * model.weight.sum()}, [(list(model.parameters()), 3.0, True)],
+        lambda epoch: batches(Noise(), plan, epoch, 0), plan, State(), device=torch.device("cpu"),
+        before_epoch=lambda _: None, after_epoch=lambda _: None, advance=lambda _: None,
+    )  # fmt: skip
+    torch.testing.assert_close(model.weight.detach(), start - 0.3 * (gradient + 0.1 * start))
+
+
 def test_a_loss_that_is_not_finite_stops() -> None:
     """The place is named and so is the remedy."""
     model = nn.Linear(3, 1)

@@ -178,7 +178,7 @@ def test_what_failed_before_fails_here_too(tmp_path: Path, images: Path) -> None
 def test_masks_are_no_maps(cams: Path, tmp_path: Path) -> None:
     """A folder of masks is refused with the commands that make maps."""
     label(cams, tmp_path / "masks")
-    with pytest.raises(RejectedInputError, match="made by 'wsss cams' or 'wsss crf'"):
+    with pytest.raises(RejectedInputError, match="made by 'wsss cams' or 'wsss refine' or 'wsss crf'"):
         label(tmp_path / "masks", tmp_path / "again")
 
 

@@ -25,6 +25,7 @@ from wsss_cli.cli import (
     import_weights,
     predict,
     pseudo_labels,
+    refine,
     run,
     train_cls,
     train_seg,
@@ -46,6 +47,7 @@ app = typer.Typer(name="wsss", no_args_is_help=False, pretty_exceptions_enable=F
 COMMANDS: dict[str, Callable[..., None]] = {
     "train-cls": train_cls.train_cls,
     "cams": cams.cams,
+    "refine": refine.refine,
     "crf": crf.crf,
     "pseudo-labels": pseudo_labels.pseudo_labels,
     "train-seg": train_seg.train_seg,

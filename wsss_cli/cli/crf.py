@@ -16,7 +16,9 @@ DEFAULT = CrfConfig()
 
 def crf(
     ctx: typer.Context,
-    cams: Annotated[Path, typer.Argument(metavar="CAMS", help="Folder made by 'wsss cams'.")],
+    cams: Annotated[
+        Path, typer.Argument(metavar="CAMS", help="Folder made by 'wsss cams' or 'wsss refine'.")
+    ],
     listing: shared.Listing = None,
     limit: shared.Limit = None,
     preset: shared.Preset = DEFAULT.preset,

@@ -17,7 +17,10 @@ DEFAULT = PseudoLabelsConfig()
 def pseudo_labels(
     ctx: typer.Context,
     maps: Annotated[
-        Path, typer.Argument(metavar="CAMS_OR_CRF", help="Folder made by 'wsss cams' or 'wsss crf'.")
+        Path,
+        typer.Argument(
+            metavar="CAMS_OR_CRF", help="Folder made by 'wsss cams', 'wsss refine' or 'wsss crf'."
+        ),
     ],
     listing: shared.Listing = None,
     limit: shared.Limit = None,

@@ -53,11 +53,15 @@ def encode_safetensors(state: Mapping[str, Tensor]) -> bytes:
 
 
 def read_checkpoint(path: Path, kind: str) -> Checkpoint:
-    """A checkpoint of `kind` ("classifier" or "segmenter").
+    """A checkpoint of `kind` ("classifier", "segmenter" or "edges").
 
     RejectedInputError: missing, damaged, or of another kind. UnsafeFileError: it would run code when opened.
     """
-    payload = _payload(path)
+    return decode_checkpoint(_payload(path), path, kind)
+
+
+def decode_checkpoint(payload: bytes, path: Path, kind: str) -> Checkpoint:
+    """As `read_checkpoint`, from the bytes of the file at `path`."""
     whole = _open(path, payload)
     about = whole.get("about") if isinstance(whole, dict) else None
     if not isinstance(about, dict) or "state" not in whole:
@@ -65,7 +69,7 @@ def read_checkpoint(path: Path, kind: str) -> Checkpoint:
             f"{show(path)} is not a checkpoint of this tool. Pass a ckpt.pt; weights of a backbone go to --weights."
         )
     if about.get("kind") != kind:
-        made = {"classifier": "wsss train-cls", "segmenter": "wsss train-seg"}
+        made = {"classifier": "wsss train-cls", "segmenter": "wsss train-seg", "edges": "wsss refine"}
         raise RejectedInputError(
             f"{show(path)} holds a {show(str(about.get('kind')))}; this needs one made by '{made[kind]}'."
         )

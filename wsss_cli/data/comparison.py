@@ -13,6 +13,8 @@ from wsss_cli.data.mask_folder import MaskFolder, is_stage_folder, open_masks
 from wsss_cli.errors import RejectedInputError
 from wsss_cli.text import show
 
+MAPS = ("cams", "refine", "crf")  # the stages whose items are maps
+
 
 @dataclass(frozen=True)
 class Sides:
@@ -62,8 +64,8 @@ def open_sides(predictions: Path, truth: Path, classes: Sequence[str] | None) ->
     """
     masks = maps = None
     if is_stage_folder(predictions):
-        folder = read_run(predictions, "pseudo-labels", "predict", "cams", "crf")
-        maps = folder if folder.stage in ("cams", "crf") else None
+        folder = read_run(predictions, "pseudo-labels", "predict", *MAPS)
+        maps = folder if folder.stage in MAPS else None
     if maps is None:
         masks = open_masks(predictions)
     true_masks = open_masks(truth)

@@ -188,6 +188,10 @@ class Run:
         self._write_manifest("running")  # before the file, so that no file is ever unlisted
         write_atomic(self.out / name, payload)
 
+    def kept(self, name: str) -> bytes | None:
+        """The bytes of a whole file beside the items that an earlier run wrote; None if there is none."""
+        return (self.out / name).read_bytes() if name in self._extras else None
+
     def _resume(self) -> None:
         old = manifests.read_manifest(self.out, OutputMismatchError)
         if old is None:

@@ -1,4 +1,4 @@
-"""One loop for every training: schedule, optimiser, precision, repeatable epochs, resume."""
+"""One loop for every training: schedule, optimizer, precision, repeatable epochs, resume."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from wsss_cli.runtime.device import autocast
 from wsss_cli.runtime.seed import mix, seed_everything
 
 RESTART = 0.5  # of the learning rate, at the start of the last epochs
-SCHEDULES = ("cosine", "poly", "poly-1500", "timm-epochs", "conformer-steps")
+SCHEDULES = ("cosine", "poly", "poly-zero", "poly-1500", "timm-epochs", "conformer-steps")
+OPTIMIZERS = ("adamw", "sgd")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Recipe:
     schedule: str
     precision: str
     seed: int
+    optimizer: str = "adamw"
+    momentum: float = 0.9  # of sgd
     restart_epochs: int = 0  # of cosine and poly: the last ones, which start again at half of `lr`
 
 
@@ -46,7 +49,10 @@ class State:
 
 
 def learning_rate(recipe: Recipe, epoch: int, step: int, steps: int) -> float:
-    """The rate during one step: linear warm-up, then half a cosine or (1 - t)^0.9 to 1 % of it."""
+    """The rate during one step: linear warm-up, then half a cosine or (1 - t)^0.9, to 1 % of it.
+
+    "poly-zero" is (1 - t)^0.9 as published with IRN: to nothing.
+    """
     if recipe.schedule == "timm-epochs":
         return timm_epoch_rate(recipe.lr, epoch, recipe.epochs)
     done, whole = epoch * steps + step, recipe.epochs * steps
@@ -65,7 +71,9 @@ def learning_rate(recipe: Recipe, epoch: int, step: int, steps: int) -> float:
 
 
 def _falling(schedule: str, t: float) -> float:
-    """From 1 at t = 0 to 1 % at t = 1."""
+    """From 1 at t = 0 to 1 % at t = 1, or to nothing ("poly-zero")."""
+    if schedule == "poly-zero":
+        return float((1 - t) ** 0.9)
     falling = 0.5 * (1 + math.cos(math.pi * t)) if schedule == "cosine" else (1 - t) ** 0.9
     return 0.01 + 0.99 * falling
 
@@ -149,13 +157,7 @@ def fit(
     Each epoch seeds itself by (seed, epoch), so a resumed training and an undisturbed one end with the same bytes.
     A loss that is not finite is an `EnvironmentProblemError`.
     """
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": list(p), "lr_factor": f, "weight_decay": recipe.weight_decay if d else 0.0}
-            for p, f, d in groups
-        ],
-        lr=recipe.lr,
-    )
+    optimizer = _optimizer(groups, recipe)
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
     if state.model:
         model.load_state_dict(state.model)
@@ -181,6 +183,18 @@ def fit(
         state = State(epoch + 1, model.state_dict(), optimizer.state_dict(), history, scaler.state_dict())
         after_epoch(state)
     return state
+
+
+def _optimizer(
+    groups: Sequence[tuple[list[nn.Parameter], float, bool]], recipe: Recipe
+) -> torch.optim.Optimizer:
+    parameters = [
+        {"params": list(p), "lr_factor": f, "weight_decay": recipe.weight_decay if d else 0.0}
+        for p, f, d in groups
+    ]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=recipe.lr, momentum=recipe.momentum)
+    return torch.optim.AdamW(parameters, lr=recipe.lr)
 
 
 def _step(

@@ -1,4 +1,4 @@
-"""Cams folder -> crf folder: the same maps, snapped to the edges of their images.
+"""Cams or refine folder -> crf folder: the same maps, snapped to the edges of their images.
 
 The maps written are the CRF's foreground marginals at full image size; the background's is 1 - their sum.
 
@@ -60,7 +60,7 @@ def run(
 ) -> Summary:
     """Refine every map of `cams`; figures: the settings used. The preset sets what is not in `given`."""
     config = resolve(config, choose_preset(CRF_PRESETS, config.preset), given)
-    folder = read_run(cams, "cams")
+    folder = read_run(cams, "cams", "refine")
     ids = select(sorted({*folder.items, *folder.failures}), listing, limit, str(cams))
     images = _images(folder)
     threshold = _threshold(folder, config)

@@ -1,8 +1,8 @@
-"""Cams or crf folder -> masks folder: maps become palette PNGs with an ignore band.
+"""Cams, refine or crf folder -> masks folder: maps become palette PNGs with an ignore band.
 
-Maps of 'wsss cams' are cut at a threshold, by default one that is found without truth. Marginals of 'wsss
-crf' need none: the most probable of background and classes wins; a given number is a threshold on the
-marginal.
+Maps of 'wsss cams' and 'wsss refine' are cut at a threshold, by default one that is found without truth.
+Marginals of 'wsss crf' need none: the most probable of background and classes wins; a given number is a threshold
+on the marginal.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def run(
     """Write a mask for every item of `maps`; figures: rule, threshold, coverage (percent of pixels not
     ignored).
     """
-    folder = read_run(maps, "cams", "crf")
+    folder = read_run(maps, "cams", "refine", "crf")
     ids = select(sorted({*folder.items, *folder.failures}), listing, limit, str(maps))
     rule = _rule(folder, config)
     ignore = ignore_value(len(folder.classes))

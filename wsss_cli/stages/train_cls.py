@@ -259,7 +259,7 @@ class _Training:
         recipe = Recipe(
             self.config.epochs, self.config.batch_size, self.config.lr, self.config.weight_decay,
             self.config.warmup_epochs, self.config.schedule, self.config.precision, self.config.seed,
-            self.config.restart_epochs,
+            restart_epochs=self.config.restart_epochs,
         )  # fmt: skip
         state = State(**(kept.load() or {}))
         steps = len(data) // min(recipe.batch_size, len(data))

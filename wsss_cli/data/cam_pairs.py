@@ -1,0 +1,54 @@
+"""The maps of a stage folder together with the images that they were made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsss_cli.data.cams import Cam, decode_cam
+from wsss_cli.data.folder import StageFolder, read_item
+from wsss_cli.data.images import read_image
+from wsss_cli.data.samples import find_images
+from wsss_cli.errors import ItemError, RejectedInputError
+from wsss_cli.text import show
+
+
+@dataclass(frozen=True)
+class CamPairs:
+    """A folder of maps, and where the image of each id lies."""
+
+    folder: StageFolder
+    paths: dict[str, Path]
+
+    def read(self, id: str) -> tuple[Cam, NDArray[np.uint8], str]:  # noqa: A002 - the contract's word
+        """The maps, the image (H, W, 3) and its digest; ItemError unless the maps are of this very image."""
+        cam = decode_cam(read_item(self.folder, id), classes=len(self.folder.classes))
+        if id not in self.paths:
+            raise ItemError("image-missing", f"The image of '{show(id)}' is no longer there.")
+        path = self.paths[id]
+        image, digest = read_image(path)
+        if self.folder.items[id].inputs.get("image", digest) not in ("", digest):
+            raise ItemError("image-changed", f"{show(path)} has changed since its maps were made.")
+        if image.shape[:2] != cam.size:
+            (height, width), (rows, columns) = image.shape[:2], cam.size
+            raise ItemError("size-mismatch", f"size mismatch cam {rows}x{columns} image {height}x{width}.")
+        return cam, image, digest
+
+    def made_from(self, id: str) -> dict[str, str]:  # noqa: A002
+        """The fingerprints of the maps and of the image that they were made of; empty for an item that failed."""
+        item = self.folder.items.get(id)
+        return {} if item is None else {"cam": item.sha256, "image": item.inputs.get("image", "")}
+
+
+def open_cam_pairs(folder: StageFolder) -> CamPairs:
+    """The maps of `folder` with their images; RejectedInputError if the image folder is no longer there."""
+    root = folder.manifest["facts"].get("images")
+    if not root or not Path(root).is_dir():
+        raise RejectedInputError(
+            f"The images of {show(folder.path)} are no longer in {show(str(root))}. "
+            "Put them back or make the maps again."
+        )
+    return CamPairs(folder, {sample.id: sample.path for sample in find_images(Path(root))})

@@ -1,0 +1,1 @@
+"""Parts of the refiner `irn`: what edges are learnt from, and the learning."""
