@@ -171,7 +171,7 @@ def test_aream_refines_a_plain_transformer() -> None:
 def test_transformer_methods_refuse_a_cnn() -> None:
     """The reason and the way out are named; cam takes any network."""
     assert make("cam", backbone="test_resnet")(torch.randn(1, 3, 64, 64)).shape == (1, 3)
-    for name in ("mct", "aream"):
+    for name in ("mct", "aream", "crt"):
         with pytest.raises(UsageError, match="needs a vision transformer"):
             make(name, backbone="test_resnet")
     with pytest.raises(UsageError, match="This checkpoint works with: cam"):

@@ -28,11 +28,13 @@ def train_cls(
     limit: shared.Limit = None,
     classes: shared.Classes = None,
     weights: shared.Weights = None,
+    cnn_weights: shared.CnnWeights = None,
     method: Annotated[str, typer.Option(help=METHOD_HELP)] = DEFAULT.method,
     preset: shared.Preset = DEFAULT.preset,
     backbone: Annotated[
         str, typer.Option(help="tiny, or the name of a timm network; auto: the method's own.")
     ] = DEFAULT.backbone,
+    cnn: shared.Cnn = DEFAULT.cnn,
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="Let timm download the backbone's weights.")
     ] = DEFAULT.pretrained,
@@ -43,6 +45,8 @@ def train_cls(
     warmup_epochs: Annotated[
         float, typer.Option(help="Epochs in which the learning rate rises.")
     ] = DEFAULT.warmup_epochs,
+    optimizer: Annotated[str, typer.Option(help="What takes the steps: adamw or sgd.")] = DEFAULT.optimizer,
+    momentum: Annotated[float, typer.Option(help="Momentum of sgd.")] = DEFAULT.momentum,
     schedule: Annotated[str, typer.Option(help="How the learning rate falls.")] = DEFAULT.schedule,
     drop_path: Annotated[
         float, typer.Option(help="Share of residual branches left out.")
@@ -51,11 +55,14 @@ def train_cls(
         int, typer.Option(help="Side of the square trained on, in pixels.")
     ] = DEFAULT.image_size,
     augment: Annotated[
-        str, typer.Option(help="How images are varied: imagenet, light or none.")
+        str, typer.Option(help="How images are varied: imagenet, light, long-side or none.")
     ] = DEFAULT.augment,
     normalisation: Annotated[
         str, typer.Option(help="Mean and deviation of the input; auto: the backbone's own.")
     ] = DEFAULT.normalisation,
+    cnn_normalisation: Annotated[
+        str, typer.Option(help="The same of --cnn; auto: its own.")
+    ] = DEFAULT.cnn_normalisation,
     seed: shared.Seed = DEFAULT.seed,
     precision: shared.Precision = DEFAULT.precision,
     options: shared.Settings = SETTINGS,
@@ -90,6 +97,7 @@ def train_cls(
             limit=limit,
             classes=job.classes,
             weights=weights,
+            cnn_weights=cnn_weights,
             given=job.given(TrainClsConfig),
         )
     job.finish(summary)

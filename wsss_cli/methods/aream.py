@@ -266,11 +266,12 @@ def build(backbone: ViT, classes: int, options: TrainOptions) -> Aream:
 
 
 def needs(method: Any) -> str | None:
-    """The maps are refined by the attention between patches, which every transformer has."""
+    """The maps are refined by the attention between all patches of the picture."""
+    tiled = getattr(method.classifier, "tiled", False)
     return (
         None
-        if method.classifier.backbone.kind == "transformer"
-        else "a vision transformer, whose attention refines the maps"
+        if method.classifier.backbone.kind == "transformer" and not tiled
+        else "a vision transformer whose attention spans the whole picture"
     )
 
 

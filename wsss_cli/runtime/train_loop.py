@@ -15,7 +15,8 @@ from wsss_cli.errors import EnvironmentProblemError
 from wsss_cli.runtime.device import autocast
 from wsss_cli.runtime.seed import mix, seed_everything
 
-SCHEDULES = ("cosine", "poly", "timm-epochs")
+SCHEDULES = ("cosine", "poly", "poly-zero", "timm-epochs")
+OPTIMIZERS = ("adamw", "sgd")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Recipe:
     schedule: str
     precision: str
     seed: int
+    optimizer: str = "adamw"
+    momentum: float = 0.9  # of sgd
 
 
 @dataclass
@@ -44,7 +47,7 @@ class State:
 
 
 def learning_rate(recipe: Recipe, epoch: int, step: int, steps: int) -> float:
-    """The rate during one step: linear warm-up, then half a cosine or (1 - t)^0.9 to 1 % of it."""
+    """The rate during one step: linear warm-up, then half a cosine or (1 - t)^0.9 to 1 % of it, or to 0 (poly-zero)."""
     if recipe.schedule == "timm-epochs":
         return timm_epoch_rate(recipe.lr, epoch, recipe.epochs)
     done, whole = epoch * steps + step, recipe.epochs * steps
@@ -53,6 +56,8 @@ def learning_rate(recipe: Recipe, epoch: int, step: int, steps: int) -> float:
         return recipe.lr * (done + 1) / (warmup + 1)
     t = (done - warmup) / max(1, whole - warmup)
     falling = 0.5 * (1 + math.cos(math.pi * t)) if recipe.schedule == "cosine" else (1 - t) ** 0.9
+    if recipe.schedule == "poly-zero":
+        return recipe.lr * falling
     return recipe.lr * (0.01 + 0.99 * falling)
 
 
@@ -120,13 +125,7 @@ def fit(
     Each epoch seeds itself by (seed, epoch), so a resumed training and an undisturbed one end with the same bytes.
     A loss that is not finite is an `EnvironmentProblemError`.
     """
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": list(p), "lr_factor": f, "weight_decay": recipe.weight_decay if d else 0.0}
-            for p, f, d in groups
-        ],
-        lr=recipe.lr,
-    )
+    optimizer = _optimizer(recipe, groups)
     scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
     if state.model:
         model.load_state_dict(state.model)
@@ -152,6 +151,18 @@ def fit(
         state = State(epoch + 1, model.state_dict(), optimizer.state_dict(), history, scaler.state_dict())
         after_epoch(state)
     return state
+
+
+def _optimizer(
+    recipe: Recipe, groups: Sequence[tuple[list[nn.Parameter], float, bool]]
+) -> torch.optim.Optimizer:
+    parameters = [
+        {"params": list(p), "lr_factor": f, "weight_decay": recipe.weight_decay if d else 0.0}
+        for p, f, d in groups
+    ]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(parameters, lr=recipe.lr, momentum=recipe.momentum)
+    return torch.optim.AdamW(parameters, lr=recipe.lr)
 
 
 def _step(

@@ -2,4 +2,10 @@
 
 from wsss_cli.registry import Registry
 
-BACKBONES = Registry("backbone", {"tiny": "wsss_cli.nets.backbones.tiny"})
+BACKBONES = Registry(
+    "backbone",
+    {
+        "tiny": "wsss_cli.nets.backbones.tiny",
+        "tiny-cnn": "wsss_cli.nets.backbones.tiny_cnn",
+    },
+)

@@ -90,19 +90,39 @@ class ViT(nn.Module):
             rows = self.pos_embed.detach()
             self.pos_embed = nn.Parameter(torch.cat([rows[:, :1].repeat(1, count, 1), rows[:, old:]], dim=1))
 
-    def forward(self, images: Tensor, observe: Observer | None = None, *, final_norm: bool = True) -> Tokens:
-        """images (B, 3, H, W) with H, W multiples of the stride -> tokens; `observe` sees each layer's attention."""
+    def forward(
+        self,
+        images: Tensor,
+        observe: Observer | None = None,
+        *,
+        final_norm: bool = True,
+        passes: int = 1,
+        rows: int | None = None,
+    ) -> Tokens:
+        """images (B, 3, H, W) with H, W multiples of the stride -> tokens; `observe` sees each layer's attention.
+
+        Several `passes` run the same blocks again, each with an outer residual: z ← z + F(z) (CRT). `rows`: only the
+        attention of so many tokens, from the first, is computed for `observe`.
+        """
         height, width = images.shape[-2] // self.stride, images.shape[-1] // self.stride
         x = self.patch_embed(images).reshape(len(images), height * width, self.width)
         x = self._with_positions(x, height, width, square=images.shape[-2] == images.shape[-1])
         x = self.norm_pre(x)
-        with self._watched(observe):
-            for block in self.blocks:
-                x = block(x)
+        with self._watched(observe, rows):
+            if passes == 1:
+                x = self._encoded(x)
+            else:
+                for _ in range(passes):
+                    x = x + self._encoded(x)
         if final_norm:
             x = self.fc_norm(self.norm(x))
         patches = x[:, self.prefix :].transpose(1, 2).reshape(len(images), self.width, height, width)
         return Tokens(x[:, : self.class_tokens], patches)
+
+    def _encoded(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return x
 
     def _with_positions(self, patches: Tensor, height: int, width: int, *, square: bool) -> Tensor:
         tokens: list[Tensor] = [self.cls_token] if self.class_tokens else []
@@ -128,14 +148,14 @@ class ViT(nn.Module):
         return F.interpolate(picture, scale_factor=factors, mode="bicubic").flatten(2).transpose(1, 2)
 
     @contextmanager
-    def _watched(self, observe: Observer | None) -> Iterator[None]:
+    def _watched(self, observe: Observer | None, rows: int | None) -> Iterator[None]:
         """Hand each layer's attention logits to `observe`; the hooks go away whatever happens."""
         if observe is None:
             yield
             return
         attentions: list[Any] = [block.attn for block in self.blocks]
         hooks = [
-            attention.qkv.register_forward_hook(_hook(layer, attention, observe))
+            attention.qkv.register_forward_hook(_hook(layer, attention, observe, rows))
             for layer, attention in enumerate(attentions)
         ]
         try:
@@ -146,20 +166,20 @@ class ViT(nn.Module):
 
 
 def _hook(
-    layer: int, attention: Any, observe: Observer
+    layer: int, attention: Any, observe: Observer, rows: int | None
 ) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
     def hook(_module: nn.Module, _inputs: tuple[Tensor], qkv: Tensor) -> None:
-        observe(layer, attention_logits(attention, qkv))
+        observe(layer, attention_logits(attention, qkv, rows))
 
     return hook
 
 
-def attention_logits(attention: Any, qkv: Tensor) -> Tensor:
-    """A = q kᵀ · d^-½ of one timm attention module from its qkv (B, T, 3D) -> (B, heads, T, T)."""
+def attention_logits(attention: Any, qkv: Tensor, rows: int | None = None) -> Tensor:
+    """A = q kᵀ · d^-½ of one timm attention module from its qkv (B, T, 3D) -> (B, heads, T or `rows`, T)."""
     batch, tokens, _ = qkv.shape
     q, k, _ = qkv.reshape(batch, tokens, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
     q, k = attention.q_norm(q), attention.k_norm(k)
-    logits: Tensor = (q * attention.scale) @ k.transpose(-2, -1)
+    logits: Tensor = (q[:, :, :rows] * attention.scale) @ k.transpose(-2, -1)
     return logits
 
 
