@@ -99,9 +99,7 @@ def test_the_cut_needs_weights() -> None:
         state = load_backbone("test_resnet").backbone.trunk.state_dict() if weighted else None
         method = make(load_backbone("test_resnet", weights=state).backbone).train()
         method.losses(images, targets, FIRST)["cnn"].backward()
-        stem = (
-            method.cnn.trunk.conv1[0].weight if method.cnn.trunk.deep_stem else method.cnn.trunk.conv1.weight
-        )
+        stem = next(method.cnn.trunk.conv1.parameters())
         assert (stem.grad is None) == weighted
         assert all(norm.training != weighted for norm in norms(method))
 
@@ -128,7 +126,7 @@ def test_which_checkpoints_work() -> None:
     )
     for name in ("crt", "cam"):
         check_refinement(name, tied)
-    with pytest.raises(UsageError, match="This checkpoint works with: cam, crt"):
+    with pytest.raises(UsageError, match="attention spans the whole picture"):
         check_refinement("aream", tied)
     with pytest.raises(UsageError, match="trained with --method crt"):
         check_refinement("crt", plain)

@@ -45,7 +45,7 @@ def tiling(size: Size, grid: Size, stride: int, *, spare: bool = False) -> Tilin
 def _count(length: int, cells: int, half: int, stride: int, *, spare: bool) -> int:
     side, step = cells * stride, half * stride
     if spare:
-        return max(length // step, 1)
+        return max((length - side) // step + 2, 1)
     return max(-(-(length - side) // step) + 1, 1)
 
 
