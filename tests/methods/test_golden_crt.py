@@ -95,13 +95,13 @@ def own_name(key: str) -> str:
     return f"classifier.{key}" if key.startswith("head.") else f"classifier.backbone.{key}"
 
 
-def build(golden: Golden) -> crt.Crt:
+def build(golden: Golden, **options: Any) -> crt.Crt:
     """The authors' tiny networks in our classes, nothing missing and nothing left over."""
     trunk = VisionTransformer(
         img_size=224, patch_size=16, embed_dim=48, depth=12, num_heads=3, num_classes=0, dynamic_img_size=True
     )
     cnn = CNN(narrow_resnet(), 16, frozen_statistics=True)
-    method = crt.build(ViT(trunk), 4, crt.TrainOptions(**crt.PAPER["options"]), cnn)
+    method = crt.build(ViT(trunk), 4, crt.TrainOptions(**crt.PAPER["options"], **options), cnn)
     state = {own_name(key): value for key, value in golden.weights.items()}
     counters = {k: v for k, v in method.state_dict().items() if k.endswith("num_batches_tracked")}
     method.load_state_dict({**state, **counters}, strict=True)
@@ -196,24 +196,26 @@ def step(method: crt.Crt, golden: Golden, epoch: int) -> dict[str, Tensor]:
 
 
 def test_joint_losses(golden: Golden) -> None:
-    """Maps and logits of both branches, and the three terms; the tie comes with the second epoch."""
+    """Maps and logits of both branches, and the three terms."""
     method = build(golden).train()
     images, (first, second, tie, untied, tied) = golden.images("train_img"), golden["train_losses"]
-    scores = method.classifier(images)
+    with torch.no_grad():
+        scores, maps = method.classifier(images), method.cnn_maps(images)
+        terms = step(method, golden, 1)
     assert_close(scores.maps, golden["train_tr_map"])
     assert_close(scores.logits[0], golden["train_gap_tr"])
-    assert_close(method.cnn_maps(images), golden["train_cnn_map"])
+    assert_close(maps, golden["train_cnn_map"])
+    assert_close(maps.mean(dim=(2, 3)), golden["train_gap_cnn"])
     sampled = [
-        nn.functional.interpolate(maps, (336, 336), mode="bilinear", align_corners=True)[..., ::37, ::41]
-        for maps in (method.cnn_maps(images), scores.maps)
+        nn.functional.interpolate(seen, (336, 336), mode="bilinear", align_corners=True)[..., ::37, ::41]
+        for seen in (maps, scores.maps)
     ]
     assert_close(torch.stack(sampled), golden["train_up_sample"])
-    terms = step(method, golden, 1)
     assert_close(terms["cnn"], first)
     assert_close(terms["cls"], second)
     assert_close(terms["tie"] / 0.1, tie)
     assert_close(torch.stack(list(terms.values())).sum(), tied)
-    assert_close(torch.stack(list(step(method, golden, 0).values())).sum(), untied)
+    assert_close(terms["cls"] + terms["cnn"], untied)
 
 
 def test_gradients(golden: Golden) -> None:
@@ -313,6 +315,20 @@ def test_seven_scales_of_the_convolutional_branch(golden: Golden) -> None:
     options = crt.CamsOptions(**{**vars(PAPER), "branch": "cnn"})
     maps = seen_at_all_scales(build(golden).eval(), golden, options)
     assert_close(maps[:, ::THIN, ::THIN], golden["ms_cnn_high_res"])
+
+
+@FULL_ONLY
+@torch.no_grad()
+def test_one_pass(golden: Golden) -> None:
+    """The variant for localisation alone: plain blocks, one tile; logits, maps, map times attention."""
+    method = build(golden, passes=1).eval()
+    whole = Golden(np.load(SHARED / "crt_post.npz", allow_pickle=False), {})
+    images = whole.images("wsol_img")
+    scores = method.classifier(images)
+    assert_close(scores.logits[0], whole["wsol_eval_logits"])
+    assert_close(scores.maps, whole["wsol_train_map"])
+    assert_close(crt.localiser(method, crt.CamsOptions())(images), whole["wsol_eval_cams"])
+    assert_close(method.cnn_maps(images), whole["wsol_cnn_map"])
 
 
 def recipe_weight(key: str, shape: tuple[int, ...], base: int) -> NDArray[np.float32]:
