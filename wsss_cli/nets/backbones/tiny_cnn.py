@@ -53,9 +53,9 @@ class TinyCNN(nn.Module):
 
 
 def _unit(inside: int, outside: int, stride: int) -> nn.Sequential:
-    # not BatchNorm: batches are small
+    # BatchNorm, small as the batches are: with GroupNorm as in `tiny`, 180 steps on sample_data taught next to nothing.
     convolution = nn.Conv2d(inside, outside, 3, stride=stride, padding=1, bias=False)
-    return nn.Sequential(convolution, nn.GroupNorm(4, outside), nn.GELU())
+    return nn.Sequential(convolution, nn.BatchNorm2d(outside), nn.GELU())
 
 
 def build(drop_path: float = 0.0) -> TinyCNN:  # noqa: ARG001
