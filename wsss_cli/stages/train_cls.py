@@ -170,7 +170,7 @@ def _advice(config: TrainClsConfig, cnn_weights: Path | None) -> list[str]:
     """What to know about this choice before hours are spent on it."""
     if config.cnn and config.preset != "scratch" and cnn_weights is None and not config.pretrained:
         return [f"No --cnn-weights: the CNN beside the backbone, {config.cnn}, starts from nothing."]
-    if config.preset != "scratch" or config.method == "cam":
+    if config.preset != "scratch" or config.method == "cam" or config.cnn:
         return []
     return [
         f"No --weights: {config.method} learns little from scratch. "
