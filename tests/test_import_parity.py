@@ -16,7 +16,6 @@ from wsss_cli.cli import main
 from wsss_cli.data.cams import Cam, decode_cam
 from wsss_cli.data.folder import read_item, read_run
 from wsss_cli.ops.cam import normalise, resize
-from wsss_cli.releases import RELEASES
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = ("ant", "bee", "cat", "dog")
@@ -103,7 +102,6 @@ def test_mctformer_looks_at_any_size(tmp_path: Path) -> None:
     assert cam.maps.max() > 0.5
 
 
-@pytest.mark.skipif("more" not in RELEASES.names(), reason="MoRe is not registered")
 def test_more_gives_the_authors_maps(tmp_path: Path) -> None:
     """Localisation maps of seven scales on a square of 64 pixels, in place of 448, at the picture's own size."""
     release = published("more", tmp_path, wrapper="model_state_dict")
@@ -115,7 +113,6 @@ def test_more_gives_the_authors_maps(tmp_path: Path) -> None:
     assert np.abs(cam.maps - release.arrays["inf_lam7"][0]).max() <= 1e-3
 
 
-@pytest.mark.skipif("crt" not in RELEASES.names(), reason="CRT is not registered")
 def test_crt_gives_the_authors_maps(tmp_path: Path) -> None:
     """Its maps of seven scales, mirrors and tiles, from the transformer's file alone; every seventh pixel."""
     release = published("crt", tmp_path, weights="crt_transformer_weights")

@@ -89,18 +89,8 @@ def test_common_options_are_everywhere(command: str) -> None:
 def test_every_option_is_used(command: str) -> None:
     """An option is a field of the configuration or of Execution, or one that this list knows."""
     known = {"config_file", "out", "as_json", "quiet", "verbose", "allow_failed", "listing", "limit"}
-    known |= {
-        "labels",
-        "label_format",
-        "unlabelled",
-        "classes",
-        "val_listing",
-        "weights",
-        "checkpoint",
-        "truth",
-        "cnn",
-        "help",
-    }
+    known |= {"labels", "label_format", "unlabelled", "classes", "val_listing", "weights", "truth", "help"}
+    known |= {"checkpoint", "cnn", "cnn_weights"}
     fields = {
         field.name for kind in (CONFIGS[command], config.Execution) for field in dataclasses.fields(kind)
     }

@@ -67,6 +67,7 @@ class TrainClsConfig:
     method: str = "aream"
     preset: str = "auto"  # scratch without weights, else default
     backbone: str = "auto"
+    cnn: str = "auto"  # the second network of a method that trains two
     pretrained: bool = False
     epochs: int = 30
     batch_size: int = 8
@@ -74,11 +75,14 @@ class TrainClsConfig:
     weight_decay: float = 0.05
     warmup_epochs: float = 3.0
     restart_epochs: int = 0  # the last ones, which start again at half the learning rate
+    optimizer: str = "adamw"
+    momentum: float = 0.9  # of sgd
     schedule: str = "cosine"
     drop_path: float = 0.1
     image_size: int = 224
     augment: str = "imagenet"
     normalisation: str = "auto"  # the backbone's own, as timm knows it
+    cnn_normalisation: str = "auto"  # likewise of the second network
     seed: int = 0
     precision: str = "auto"
     options: tuple[str, ...] = ()  # NAME=VALUE of the method's own constants (--set)
@@ -91,6 +95,7 @@ class TrainClsConfig:
         require(self.weight_decay >= 0, f"--weight-decay is {self.weight_decay}; it must not be negative.")
         for option, epochs in (("warmup", self.warmup_epochs), ("restart", self.restart_epochs)):
             require(epochs >= 0, f"--{option}-epochs is {epochs}; it must not be negative.")
+        require(0 <= self.momentum < 1, f"--momentum is {self.momentum}; it must lie in [0, 1).")
         require(0 <= self.drop_path < 1, f"--drop-path is {self.drop_path}; it must lie in [0, 1).")
         require_choice("--precision", self.precision, PRECISIONS)
 

@@ -194,7 +194,7 @@ def test_the_learned_affinity_needs_to_be_taught() -> None:
 def test_transformer_methods_refuse_a_cnn() -> None:
     """The reason and the way out are named; cam takes any network."""
     assert make("cam", backbone="test_resnet")(torch.randn(1, 3, 64, 64)).shape == (1, 3)
-    for name in ("mct", "aream", "more"):
+    for name in ("mct", "aream", "more", "crt"):
         with pytest.raises(UsageError, match="needs a vision transformer"):
             make(name, backbone="test_resnet")
     with pytest.raises(UsageError, match="This checkpoint works with: cam"):

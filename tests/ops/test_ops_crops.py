@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wsss_cli.ops.crops import AUGMENTS, training_view
+from wsss_cli.ops.crops import AUGMENTS, Crop, LongSide, training_view
 
 
 @pytest.mark.parametrize("augment", AUGMENTS)
@@ -27,3 +27,37 @@ def test_jitter_keeps_colours_half_of_the_time() -> None:
     view = training_view("jitter", 16, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     kept = [torch.allclose(view(picture), picture[:, :16, :16] / 255, atol=1e-6) for _ in range(60)]
     assert 15 <= sum(kept) <= 45
+
+
+def test_every_view_is_a_square() -> None:
+    """Whatever the picture's shape."""
+    for augment in AUGMENTS:
+        view = training_view(augment, 48, (0.5,) * 3, (0.5,) * 3)
+        for shape in ((3, 20, 90), (3, 100, 60), (3, 1, 1)):
+            image = view(torch.randint(0, 256, shape, dtype=torch.uint8))
+            assert image.shape == (3, 48, 48)
+            assert image.dtype == torch.float32
+
+
+def test_the_longer_side_is_drawn() -> None:
+    """Every whole number from low to high, the proportions kept, halves rounded to even."""
+    torch.manual_seed(0)
+    resize = LongSide(3, 5)
+    shapes = {tuple(resize(torch.zeros(3, 10, 20, dtype=torch.uint8)).shape[1:]) for _ in range(60)}
+    assert shapes == {(2, 3), (2, 4), (2, 5)}
+
+
+def test_a_crop_shows_picture_or_mean() -> None:
+    """A longer side is cut anywhere; a shorter one lies whole anywhere among zeros."""
+    torch.manual_seed(0)
+    picture = torch.arange(1.0, 9.0).reshape(1, 1, 8).expand(1, 2, 8)
+    starts, tops = set(), set()
+    for _ in range(60):
+        view = Crop(4)(picture)
+        rows = view[0].any(dim=1).nonzero()[:, 0].tolist()
+        tops.add(rows[0])
+        assert rows == [rows[0], rows[0] + 1]
+        starts.add(view[0, rows[0], 0].item())
+        assert view[0, rows[0]].diff().tolist() == [1, 1, 1]
+    assert tops == {0, 1, 2}
+    assert starts == {1, 2, 3, 4, 5}

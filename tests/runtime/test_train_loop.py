@@ -83,6 +83,37 @@ def test_the_last_epochs_may_start_again() -> None:
     assert learning_rate(everything, 2, 3, 10) == learning_rate(recipe(warmup_epochs=1.0), 2, 3, 10)
 
 
+class Three(nn.Module):
+    """Three vectors; the loss is linear in the first two, and the third has no part in it."""
+
+    def __init__(self, start: Tensor) -> None:
+        super().__init__()
+        self.vectors = nn.ParameterList(nn.Parameter(row.clone()) for row in start)
+
+    def losses(self, slopes: Tensor) -> dict[str, Tensor]:
+        return {"linear": sum((slopes[i] * self.vectors[i]).sum() for i in (0, 1))}  # type: ignore[dict-item]
+
+
+def test_published_steps() -> None:
+    """CRT's SGD step by step: momentum of the size of the decay, two rates, and a vector that nothing touches."""
+    golden = np.load(GOLDEN.parent / "crt.npz")
+    lr, faster, decay, steps, _ = (float(value) for value in golden["opt_cfg"])
+    model, slopes = Three(torch.from_numpy(golden["opt_init"])), torch.from_numpy(golden["opt_grads"])
+    plan = recipe(
+        epochs=int(steps), lr=lr, weight_decay=decay, schedule="poly-zero", optimizer="sgd", momentum=decay
+    )
+    trace: list[Tensor] = []
+    state = fit(
+        model, lambda row, *_: model.losses(row),
+        [([model.vectors[0], model.vectors[2]], 1.0, True), ([model.vectors[1]], faster / lr, True)],
+        lambda _: (1, iter(slopes)), plan, State(), device=torch.device("cpu"), before_epoch=lambda _: None,
+        after_epoch=lambda _: trace.append(torch.stack([v.detach().clone() for v in model.vectors])),
+        advance=lambda _: None,
+    )  # fmt: skip
+    torch.testing.assert_close(torch.stack(trace), torch.from_numpy(golden["opt_trace"][: int(steps)]))
+    assert state.history[-1]["lr"] == pytest.approx(float(golden["opt_lr"][0]))
+
+
 def test_batches_of_an_epoch_do_not_depend_on_the_start() -> None:
     """A training resumed at epoch 2 sees the same batches as an undisturbed one; the rest of a batch is dropped."""
     whole, resumed = list(EpochSampler(5, recipe(), 0)), list(EpochSampler(5, recipe(), 2))

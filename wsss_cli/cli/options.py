@@ -34,6 +34,9 @@ ValListing = Annotated[
 Weights = Annotated[
     Path | None, _input("--weights", help="Backbone weights: safetensors, or a pickle opened weights-only.")
 ]
+CnnWeights = Annotated[
+    Path | None, _input("--cnn-weights", help="Weights of --cnn, in a file as for --weights.")
+]
 Truth = Annotated[Path, _input("--truth", help="Folder of true masks.")]
 OptionalTruth = Annotated[Path | None, _input("--truth", help="Folder of true masks, to score each stage.")]
 Limit = Annotated[int | None, _input("--limit", min=1, help="Only the first N images.")]
@@ -67,6 +70,9 @@ AllowFailed = Annotated[
     str, _running("--allow-failed", metavar="N|P%", help="End with 0 when no more items than this failed.")
 ]
 
+Cnn = Annotated[
+    str, typer.Option("--cnn", help="tiny-cnn, or a timm CNN beside the backbone, for methods that take one.")
+]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
 Preset = Annotated[str, typer.Option("--preset", help="A named set of defaults; what is typed still wins.")]
 Settings = Annotated[

@@ -52,6 +52,8 @@ CLS_FIELDS = (
     "epochs",
     "batch_size",
     "lr",
+    "cnn",
+    "cnn_normalisation",
     "image_size",
     "augment",
     *BOTH_FIELDS,
@@ -93,10 +95,15 @@ def run(
     limit: shared.Limit = None,
     classes: shared.Classes = None,
     weights: shared.Weights = None,
+    cnn_weights: shared.CnnWeights = None,
     method: Annotated[str, typer.Option(help="Method of the classifier.")] = CLS.method,
     preset: shared.Preset = CLS.preset,
     options: shared.Settings = SETTINGS,
     backbone: Annotated[str, typer.Option(help="Backbone of both networks.")] = CLS.backbone,
+    cnn: shared.Cnn = CLS.cnn,
+    cnn_normalisation: Annotated[
+        str, typer.Option(help="Mean and deviation of --cnn's input; auto: its own.")
+    ] = CLS.cnn_normalisation,
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="Let timm download the backbone's weights.")
     ] = CLS.pretrained,
@@ -105,7 +112,10 @@ def run(
     lr: Annotated[float, typer.Option(help="Learning rate of the classifier.")] = CLS.lr,
     image_size: Annotated[int, typer.Option(help="Side of the classifier's input.")] = CLS.image_size,
     augment: Annotated[
-        str, typer.Option(help="How the classifier's images are varied: imagenet, light, jitter or none.")
+        str,
+        typer.Option(
+            help="How the classifier's images are varied: imagenet, light, jitter, long-side or none."
+        ),
     ] = CLS.augment,
     drop_path: Annotated[
         float, typer.Option(help="Share of residual branches left out, in both networks.")
@@ -155,7 +165,7 @@ def run(
             scored = {val_listing or listing} | ({listing} if unlabelled != "skip" else set())
             names = job.classes or read_labels(labels, format=label_format).classes
             pipeline.check_truth(images, scored, limit, names)
-        more = {**chosen, "val_listing": val_listing, "weights": weights}
+        more = {**chosen, "val_listing": val_listing, "weights": weights, "cnn_weights": cnn_weights}
         pipeline.add("cls", train_cls.run, TrainClsConfig, images, labels, **more)
         if dry_run:
             pipeline.plan()

@@ -28,12 +28,14 @@ def train_cls(
     limit: shared.Limit = None,
     classes: shared.Classes = None,
     weights: shared.Weights = None,
+    cnn_weights: shared.CnnWeights = None,
     method: Annotated[str, typer.Option(help=METHOD_HELP)] = DEFAULT.method,
     preset: shared.Preset = DEFAULT.preset,
     backbone: Annotated[
         str,
         typer.Option(help="tiny, conformer_small, or the name of a timm network; auto: that of --weights."),
     ] = DEFAULT.backbone,
+    cnn: shared.Cnn = DEFAULT.cnn,
     pretrained: Annotated[
         bool, typer.Option("--pretrained", help="Let timm download the backbone's weights.")
     ] = DEFAULT.pretrained,
@@ -47,6 +49,8 @@ def train_cls(
     restart_epochs: Annotated[
         int, typer.Option(help="Last epochs, in which the learning rate falls once more, from half of --lr.")
     ] = DEFAULT.restart_epochs,
+    optimizer: Annotated[str, typer.Option(help="What takes the steps: adamw or sgd.")] = DEFAULT.optimizer,
+    momentum: Annotated[float, typer.Option(help="Momentum of sgd.")] = DEFAULT.momentum,
     schedule: Annotated[str, typer.Option(help="How the learning rate falls.")] = DEFAULT.schedule,
     drop_path: Annotated[
         float, typer.Option(help="Share of residual branches left out.")
@@ -55,11 +59,14 @@ def train_cls(
         int, typer.Option(help="Side of the square trained on, in pixels.")
     ] = DEFAULT.image_size,
     augment: Annotated[
-        str, typer.Option(help="How images are varied: imagenet, light, jitter or none.")
+        str, typer.Option(help="How images are varied: imagenet, light, jitter, long-side or none.")
     ] = DEFAULT.augment,
     normalisation: Annotated[
         str, typer.Option(help="Mean and deviation of the input; auto: the backbone's own.")
     ] = DEFAULT.normalisation,
+    cnn_normalisation: Annotated[
+        str, typer.Option(help="The same of --cnn; auto: its own.")
+    ] = DEFAULT.cnn_normalisation,
     seed: shared.Seed = DEFAULT.seed,
     precision: shared.Precision = DEFAULT.precision,
     options: shared.Settings = SETTINGS,
@@ -95,6 +102,7 @@ def train_cls(
             limit=limit,
             classes=job.classes,
             weights=weights,
+            cnn_weights=cnn_weights,
             given=job.given(TrainClsConfig),
         )
     job.finish(summary)

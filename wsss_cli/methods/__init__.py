@@ -8,6 +8,8 @@ A method is one module, named in `METHODS`, with
     needs(method) -> str | None                          why maps of `method` cannot be refined so; None if they can
     localiser(method, options) -> images -> raw maps     one scale, no mirror: both belong to the caller
     views(options) -> Views                              how the caller looks several times and adds up
+
+A method that trains a CNN beside its backbone says `NEEDS_CNN = True`; its `build` takes that CNN as a fourth value.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ METHODS = Registry(
         "mct": "wsss_cli.methods.mct",
         "aream": "wsss_cli.methods.aream",
         "more": "wsss_cli.methods.more",
+        "crt": "wsss_cli.methods.crt",
     },
 )
 

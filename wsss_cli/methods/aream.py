@@ -360,11 +360,12 @@ def build(backbone: ViT | Conformer, classes: int, options: TrainOptions) -> Are
 
 
 def needs(method: Any) -> str | None:
-    """The maps are refined by the attention between patches, which every transformer has."""
+    """The maps are refined by the attention between all patches of the picture."""
+    tiled = getattr(method.classifier, "tiled", False)
     return (
         None
-        if method.classifier.backbone.layers > 0
-        else "a vision transformer, whose attention refines the maps"
+        if method.classifier.backbone.layers > 0 and not tiled
+        else "a vision transformer whose attention spans the whole picture"
     )
 
 

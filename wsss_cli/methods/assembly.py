@@ -1,4 +1,4 @@
-"""A method's network from what a checkpoint says about it, or from a backbone to start with."""
+"""A method's network from what a checkpoint says about it, or from backbones to start with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,22 @@ from torch import Tensor
 
 from wsss_cli.errors import RejectedInputError, UsageError
 from wsss_cli.methods import METHODS
-from wsss_cli.nets.backbones.load import load_backbone
+from wsss_cli.nets.backbones.cnn import CNN
+from wsss_cli.nets.backbones.load import Loaded, load_backbone
+
+
+def takes_cnn(module: Any) -> bool:
+    """Whether the method trains a CNN beside its backbone."""
+    return bool(getattr(module, "NEEDS_CNN", False))
+
+
+def assemble(module: Any, loaded: Loaded, classes: int, options: Any, cnn: Loaded | None = None) -> Any:
+    """The method's network; a CNN beside the backbone gets the same images, normalised as it expects them."""
+    if cnn is None:
+        return module.build(loaded.backbone, classes, options)
+    if isinstance(cnn.backbone, CNN):
+        cnn.backbone.expect((loaded.mean, loaded.std), (cnn.mean, cnn.std))
+    return module.build(loaded.backbone, classes, options, cnn.backbone)
 
 
 def rebuild(about: Mapping[str, Any], state: Mapping[str, Tensor]) -> Any:
@@ -34,7 +49,13 @@ def untrained(about: Mapping[str, Any]) -> Any:
     """The network that a checkpoint's `about` describes, before its weights."""
     module = METHODS.load(about["method"])
     options = module.TrainOptions(**about["options"])
-    return module.build(load_backbone(about["backbone"]).backbone, len(about["classes"]), options)
+    loaded = Loaded(load_backbone(about["backbone"]).backbone, tuple(about["mean"]), tuple(about["std"]))
+    cnn = _second(about["cnn"]) if takes_cnn(module) else None
+    return assemble(module, loaded, len(about["classes"]), options, cnn)
+
+
+def _second(entry: Mapping[str, Any]) -> Loaded:
+    return Loaded(load_backbone(entry["name"]).backbone, tuple(entry["mean"]), tuple(entry["std"]))
 
 
 def check_refinement(name: str, method: Any) -> None:

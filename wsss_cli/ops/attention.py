@@ -68,9 +68,12 @@ class AttentionSum:
             self.affinity = _plus(self.affinity, r * attention[:, p:, p:])
 
     def fuse(self, maps: Tensor, *, use_class_tokens: bool) -> Tensor:
-        """Multiply maps (B, C, h, w) by the class attention, if asked, and refine them by the patch affinity."""
+        """Multiply maps (B, C, h, w) by the class attention, if asked, and refine them by the patch affinity.
+
+        One class token serves all classes; of several, each is that of its class.
+        """
         if use_class_tokens and self.class_attention is not None:
-            maps = maps * self.class_attention.reshape(maps.shape)
+            maps = maps * self.class_attention.reshape(len(maps), -1, *maps.shape[2:])
         return maps if self.affinity is None else refine(maps, self.affinity)
 
 

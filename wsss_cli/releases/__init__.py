@@ -26,6 +26,8 @@ RELEASES = Registry(
         "mctformer": "wsss_cli.releases.mctformer",
         "aream": "wsss_cli.releases.aream",
         "aream-conformer": "wsss_cli.releases.aream_conformer",
+        "more": "wsss_cli.releases.more",
+        "crt": "wsss_cli.releases.crt",
         "timm": "wsss_cli.releases.timm_classifier",
     },
 )

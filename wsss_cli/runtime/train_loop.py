@@ -51,7 +51,7 @@ class State:
 def learning_rate(recipe: Recipe, epoch: int, step: int, steps: int) -> float:
     """The rate during one step: linear warm-up, then half a cosine or (1 - t)^0.9, to 1 % of it.
 
-    "poly-zero" is (1 - t)^0.9 as published with IRN: to nothing.
+    "poly-zero" is (1 - t)^0.9 as published with CRT and IRN: to nothing.
     """
     if recipe.schedule == "timm-epochs":
         return timm_epoch_rate(recipe.lr, epoch, recipe.epochs)

@@ -29,7 +29,16 @@ from wsss_cli.data.samples import Sample, Unlabelled, find_images, match, select
 from wsss_cli.errors import ItemError, RejectedInputError
 from wsss_cli.labels import Labels, read_labels
 from wsss_cli.methods import METHODS, Progress
-from wsss_cli.nets.backbones.load import NORMALISATIONS, Loaded, family, load_backbone, resolve_name
+from wsss_cli.methods.assembly import assemble, takes_cnn
+from wsss_cli.nets.backbones.load import (
+    NORMALISATIONS,
+    Loaded,
+    family,
+    is_ours,
+    load_backbone,
+    resolve_cnn,
+    resolve_name,
+)
 from wsss_cli.ops.crops import AUGMENTS, shorter_side, training_view
 from wsss_cli.ops.metrics import average_precision
 from wsss_cli.registry import require_choice, unknown
@@ -37,7 +46,7 @@ from wsss_cli.reporter import Reporter
 from wsss_cli.runtime.device import choose_device, choose_precision, loading_processes
 from wsss_cli.runtime.seed import seed_everything
 from wsss_cli.runtime.tag_batches import TaggedImages, plain_batches
-from wsss_cli.runtime.train_loop import SCHEDULES, Recipe, State, batches, fit, to_device
+from wsss_cli.runtime.train_loop import OPTIMIZERS, SCHEDULES, Recipe, State, batches, fit, to_device
 from wsss_cli.summary import Summary
 
 MEMORY = 2 << 30  # bytes of decoded pictures to keep, all loading processes together
@@ -82,11 +91,12 @@ def run(
     limit: int | None = None,
     classes: Sequence[str] | None = None,
     weights: Path | None = None,
+    cnn_weights: Path | None = None,
     given: Collection[str] = (),
 ) -> Summary:
     """Train and write ckpt.pt, ckpt.safetensors and metrics.json; figures: the losses, and mAP on `val_listing`."""
     device = choose_device(execution.device)
-    config, options, module = _method(config, given, weights, device)
+    config, options, module = _method(config, given, weights, cnn_weights, device)
     table = read_labels(labels, format=label_format)
     names = _names(classes, table)
     samples = find_images(images)
@@ -97,8 +107,8 @@ def run(
 
     train = tagged(listing, limit)
     val = tagged(val_listing, None) if val_listing else None
-    loaded, inputs = _start(config, weights)
-    method = module.build(loaded.backbone, len(names), options)
+    loaded, cnn, inputs = _start(config, weights, cnn_weights)
+    method = assemble(module, loaded, len(names), options, cnn)
     _require_fit(config, method)
     inputs |= {
         "images": {"path": str(images.resolve()), "fingerprint": train.fingerprint()},
@@ -116,13 +126,13 @@ def run(
             figures = {**configuration, "images": len(train.samples), "classes": list(names)}
             return Summary("train-cls", out, figures=figures)
         if not folder.complete:
-            for note in (*table.notes, *_advice(config), *_overlap(train, val)):
+            for note in (*table.notes, *_advice(config, cnn_weights), *_overlap(train, val)):
                 reporter.note(note)
             folder.begin()
             work = sha256(
                 json_bytes([configuration, names, [entry["fingerprint"] for entry in inputs.values()]])
             )
-            training = _Training(config, loaded, method, device, execution, reporter)
+            training = _Training(config, loaded, cnn, method, device, execution, reporter)
             metrics = training.run(ResumeFile(out, work), train, val, names)
             about = {**training.about, "classes": list(names), "options": dataclasses.asdict(options)}
             folder.extra("ckpt.pt", encode_checkpoint(about, method.state_dict()))
@@ -163,9 +173,11 @@ def _overlap(train: _Tagged, val: _Tagged | None) -> list[str]:
     return [f"{len(shared)} images are both trained on and scored: mAP will flatter."] if shared else []
 
 
-def _advice(config: TrainClsConfig) -> list[str]:
+def _advice(config: TrainClsConfig, cnn_weights: Path | None) -> list[str]:
     """What to know about this choice before hours are spent on it."""
-    if config.preset != "scratch" or config.method == "cam":
+    if config.cnn and config.preset != "scratch" and cnn_weights is None and not config.pretrained:
+        return [f"No --cnn-weights: the CNN beside the backbone, {config.cnn}, starts from nothing."]
+    if config.preset != "scratch" or config.method == "cam" or config.cnn:
         return []
     return [
         f"No --weights: {config.method} learns little from scratch. On sample_data aream has 36 % mIoU, cam 65."
@@ -173,7 +185,11 @@ def _advice(config: TrainClsConfig) -> list[str]:
 
 
 def _method(
-    config: TrainClsConfig, given: Collection[str], weights: Path | None, device: torch.device
+    config: TrainClsConfig,
+    given: Collection[str],
+    weights: Path | None,
+    cnn_weights: Path | None,
+    device: torch.device,
 ) -> tuple[TrainClsConfig, Any, Any]:
     """The configuration in full, the method's own options, and the method's module."""
     module = METHODS.load(config.method)
@@ -185,7 +201,20 @@ def _method(
         config = dataclasses.replace(config, preset=fitting)
     preset = choose_preset(module.TRAIN_PRESETS, config.preset, family(backbone))
     options = method_options(module.TrainOptions, preset, config.options)
-    return _resolved(config, preset, given, device), options, module
+    config = _resolved(config, preset, given, device)
+    return _with_cnn(config, cnn_weights, takes_cnn(module)), options, module
+
+
+def _with_cnn(config: TrainClsConfig, cnn_weights: Path | None, taken: bool) -> TrainClsConfig:
+    """The configuration with the name of the second network; "" where the method has none."""
+    if taken:
+        cnn = resolve_cnn(config.cnn, cnn_weights, pretrained=config.pretrained)
+        return dataclasses.replace(config, cnn=cnn)
+    require(
+        config.cnn == "auto" and cnn_weights is None,
+        f"--method {config.method} has no CNN beside its backbone. Leave out --cnn and --cnn-weights.",
+    )
+    return dataclasses.replace(config, cnn="")
 
 
 def _resolved(
@@ -194,22 +223,37 @@ def _resolved(
     config = resolve(config, preset, given)
     require_choice("--augment", config.augment, AUGMENTS)
     require_choice("--schedule", config.schedule, SCHEDULES)
+    require_choice("--optimizer", config.optimizer, OPTIMIZERS)
     require_choice("--normalisation", config.normalisation, ("auto", *NORMALISATIONS))
+    require_choice("--cnn-normalisation", config.cnn_normalisation, ("auto", *NORMALISATIONS))
     precision = choose_precision(config.precision, device, training=True)
     return dataclasses.replace(config, precision=precision)
 
 
-def _start(config: TrainClsConfig, weights: Path | None) -> tuple[Loaded, dict[str, Any]]:
-    """The backbone to start from, and its weights as an input of the run."""
-    state, digest = read_weights(weights) if weights is not None else (None, "")
+def _start(
+    config: TrainClsConfig, weights: Path | None, cnn_weights: Path | None
+) -> tuple[Loaded, Loaded | None, dict[str, Any]]:
+    """The backbone to start from, the CNN beside it, if any, and their weights as inputs of the run."""
+    inputs: dict[str, Any] = {}
+    states: list[dict[str, Tensor] | None] = []
+    for name, path in (("weights", weights), ("cnn_weights", cnn_weights)):
+        state, digest = read_weights(path) if path is not None else (None, "")
+        states.append(state)
+        if path is not None:
+            inputs[name] = {"path": str(path.resolve()), "fingerprint": digest}
     seed_everything(config.seed, 0)
     loaded = load_backbone(
-        config.backbone, weights=state, pretrained=config.pretrained, drop_path=config.drop_path,
+        config.backbone, weights=states[0], pretrained=config.pretrained, drop_path=config.drop_path,
         normalisation=config.normalisation,
     )  # fmt: skip
-    return loaded, {} if weights is None else {
-        "weights": {"path": str(weights.resolve()), "fingerprint": digest}
-    }
+    if not config.cnn:
+        return loaded, None, inputs
+    downloaded = config.pretrained and cnn_weights is None and not is_ours(config.cnn)
+    cnn = load_backbone(
+        config.cnn, weights=states[1], pretrained=downloaded, normalisation=config.cnn_normalisation,
+        options="--cnn and --cnn-weights",
+    )  # fmt: skip
+    return loaded, cnn, inputs
 
 
 def _pair(samples: Sequence[Sample], tags: dict[str, tuple[int, ...]], names: Sequence[str]) -> _Tagged:
@@ -229,6 +273,7 @@ class _Training:
         self,
         config: TrainClsConfig,
         loaded: Loaded,
+        cnn: Loaded | None,
         method: Any,
         device: torch.device,
         execution: Execution,
@@ -236,6 +281,7 @@ class _Training:
     ) -> None:
         self.config, self.device, self.reporter = config, device, reporter
         self.mean, self.std = loaded.mean, loaded.std
+        self.cnn = cnn
         self.method = method.to(device)
         self.workers = loading_processes(execution.workers, device)
         self.plain = training_view("none", config.image_size, loaded.mean, loaded.std)
@@ -245,10 +291,13 @@ class _Training:
     def about(self) -> dict[str, Any]:
         """What a checkpoint says, beside classes and the method's options."""
         config = self.config
-        return {
+        about = {
             "kind": "classifier", "method": config.method, "backbone": config.backbone, "image_size": config.image_size,
             "mean": list(self.mean), "std": list(self.std), "configuration": as_dict(config),
         }  # fmt: skip
+        if self.cnn is not None:
+            about["cnn"] = {"name": config.cnn, "mean": list(self.cnn.mean), "std": list(self.cnn.std)}
+        return about
 
     def run(
         self, kept: ResumeFile, train: _Tagged, val: _Tagged | None, names: Sequence[str]
@@ -259,7 +308,7 @@ class _Training:
         recipe = Recipe(
             self.config.epochs, self.config.batch_size, self.config.lr, self.config.weight_decay,
             self.config.warmup_epochs, self.config.schedule, self.config.precision, self.config.seed,
-            restart_epochs=self.config.restart_epochs,
+            self.config.optimizer, self.config.momentum, self.config.restart_epochs,
         )  # fmt: skip
         state = State(**(kept.load() or {}))
         steps = len(data) // min(recipe.batch_size, len(data))

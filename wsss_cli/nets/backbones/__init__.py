@@ -10,6 +10,7 @@ BACKBONES = Registry(
     "backbone",
     {
         "tiny": "wsss_cli.nets.backbones.tiny",
+        "tiny-cnn": "wsss_cli.nets.backbones.tiny_cnn",
         "vit": "wsss_cli.nets.backbones.described",
         "conformer": "wsss_cli.nets.backbones.conformer",
     },

@@ -82,12 +82,26 @@ def _dimensions(name: str) -> dict[str, float]:
     return chosen
 
 
-def _named_after(weights: Path) -> str:
+def resolve_cnn(name: str, weights: Path | None, *, pretrained: bool = False) -> str:
+    """As `resolve_name`, for the second network of a method: --cnn and --cnn-weights.
+
+    `auto` without a file is resnet50 where timm may download, else `tiny-cnn`.
+    """
+    if name == "auto" and weights is None:
+        name = "resnet50" if pretrained else "tiny-cnn"
+    elif name == "auto" and weights is not None:
+        name = _named_after(weights, "--cnn")
+    if not is_ours(name) and not timm.is_model(name):
+        raise UsageError(unknown("network of --cnn", name, known_names()))
+    return name
+
+
+def _named_after(weights: Path, option: str = "--backbone") -> str:
     ours = [name for name in SIZES if weights.name.lower().startswith(name)]
     known = ours or [model for model in timm.list_models() if weights.name.startswith(model)]
     if not known:
         raise UsageError(
-            f"No timm network is named like the weights file '{weights.name}'. Name one with --backbone."
+            f"No timm network is named like the weights file '{weights.name}'. Name one with {option}."
         )
     return max(known, key=len)
 
@@ -99,10 +113,12 @@ def load_backbone(
     pretrained: bool = False,
     drop_path: float = 0.0,
     normalisation: str = "auto",
+    options: str = "--backbone and --weights",
 ) -> Loaded:
     """Build the backbone `name`; `weights` is a state dict, whose classifier head is left out.
 
-    Raises `UsageError` for a name that does not exist and `RejectedInputError` for weights that do not fit.
+    Raises `UsageError` for a name that does not exist, and `RejectedInputError` for weights that do not fit: `options`
+    are those to check then.
     """
     if is_ours(name):
         module = BACKBONES.load(family(name))
@@ -110,7 +126,7 @@ def load_backbone(
     else:
         model = _timm(name, pretrained=pretrained, drop_path=drop_path)
     if weights is not None:
-        _fill(model, weights, name)
+        _fill(model, weights, name, options)
     source = getattr(model, "pretrained_cfg", None) or {}
     mean, std = tuple(source.get("mean", IMAGENET_MEAN)), tuple(source.get("std", IMAGENET_STD))
     mean, std = NORMALISATIONS.get(normalisation, (mean, std))
@@ -145,7 +161,7 @@ def _timm(name: str, *, pretrained: bool, drop_path: float) -> nn.Module:
     raise UsageError(f"timm cannot build '{name}' without its classifier. Choose another --backbone.")
 
 
-def _fill(model: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
+def _fill(model: nn.Module, weights: Mapping[str, Tensor], name: str, options: str) -> None:
     own = model.state_dict()
     heads = ("head.", "fc.", "classifier.", "head_dist.", "fc_norm.", *CONFORMER_HEADS)
     given = {key: value for key, value in weights.items() if key in own or not key.startswith(heads)}
@@ -156,7 +172,7 @@ def _fill(model: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
         if keys:
             raise RejectedInputError(
                 f"The weights do not fit {name}: {len(keys)} entries with {what}, first '{keys[0]}'. "
-                "Check --backbone and --weights."
+                f"Check {options}."
             )
     model.load_state_dict(given, strict=False)
 

@@ -117,10 +117,13 @@ class ViT(nn.Module):
         *,
         final_norm: bool = True,
         tap: int | None = None,
+        passes: int = 1,
+        rows: int | None = None,
     ) -> Tokens:
         """images (B, 3, H, W) -> tokens; `observe` sees each layer's attention; `tap` names a block to listen to.
 
-        Pixels beyond the last whole patch are left out.
+        Pixels beyond the last whole patch are left out. Several `passes` run the same blocks again, each with an outer
+        residual: z ← z + F(z) (CRT). `rows`: `observe` sees the attention of so many tokens only, from the first.
         """
         height, width = images.shape[-2] // self.stride, images.shape[-1] // self.stride
         whole = images[..., : height * self.stride, : width * self.stride]
@@ -128,10 +131,13 @@ class ViT(nn.Module):
         x = self._with_positions(x, height, width, square=images.shape[-2] == images.shape[-1])
         x = self.norm_pre(x)
         tapped = None
-        with watched([block.attn for block in self.blocks], observe):
-            for layer, block in enumerate(self.blocks):
-                x = block(x)
-                tapped = self._patches(x, height, width) if layer == tap else tapped
+        with watched([block.attn for block in self.blocks], observe, rows):
+            for _ in range(passes):
+                before = x
+                for layer, block in enumerate(self.blocks):
+                    x = block(x)
+                    tapped = self._patches(x, height, width) if layer == tap else tapped
+                x = x if passes == 1 else before + x
         if final_norm:
             x = self.fc_norm(self.norm(x))
         return Tokens(x[:, : self.class_tokens], self._patches(x, height, width), tapped)
@@ -164,13 +170,13 @@ class ViT(nn.Module):
 
 
 @contextmanager
-def watched(attentions: Sequence[Any], observe: Observer | None) -> Iterator[None]:
+def watched(attentions: Sequence[Any], observe: Observer | None, rows: int | None = None) -> Iterator[None]:
     """Hand the attention logits of each timm attention module to `observe`; the hooks go away whatever happens."""
     if observe is None:
         yield
         return
     hooks = [
-        attention.qkv.register_forward_hook(_hook(layer, attention, observe))
+        attention.qkv.register_forward_hook(_hook(layer, attention, observe, rows))
         for layer, attention in enumerate(attentions)
     ]
     try:
@@ -181,20 +187,20 @@ def watched(attentions: Sequence[Any], observe: Observer | None) -> Iterator[Non
 
 
 def _hook(
-    layer: int, attention: Any, observe: Observer
+    layer: int, attention: Any, observe: Observer, rows: int | None
 ) -> Callable[[nn.Module, tuple[Tensor], Tensor], None]:
     def hook(_module: nn.Module, _inputs: tuple[Tensor], qkv: Tensor) -> None:
-        observe(layer, attention_logits(attention, qkv))
+        observe(layer, attention_logits(attention, qkv, rows))
 
     return hook
 
 
-def attention_logits(attention: Any, qkv: Tensor) -> Tensor:
-    """A = q kᵀ · d^-½ of one timm attention module from its qkv (B, T, 3D) -> (B, heads, T, T)."""
+def attention_logits(attention: Any, qkv: Tensor, rows: int | None = None) -> Tensor:
+    """A = q kᵀ · d^-½ of one timm attention module from its qkv (B, T, 3D) -> (B, heads, T or `rows`, T)."""
     batch, tokens, _ = qkv.shape
     q, k, _ = qkv.reshape(batch, tokens, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
     q, k = attention.q_norm(q), attention.k_norm(k)
-    logits: Tensor = (q * attention.scale) @ k.transpose(-2, -1)
+    logits: Tensor = (q[:, :, :rows] * attention.scale) @ k.transpose(-2, -1)
     return logits
 
 
