@@ -22,7 +22,7 @@ from wsss_cli.data.folder import read_item, read_run
 from wsss_cli.data.masks import decode_mask
 from wsss_cli.data.run import Run
 from wsss_cli.errors import OutputMismatchError, RejectedInputError, UsageError, WsssError
-from wsss_cli.methods import cam
+from wsss_cli.methods import METHODS
 from wsss_cli.nets.backbones.load import load_backbone
 from wsss_cli.reporter import Reporter, Silent
 from wsss_cli.runtime.seed import seed_everything
@@ -71,12 +71,14 @@ def payloads(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in kept}
 
 
-def write_classifier(path: Path, backbone: str = "tiny") -> Path:
+def write_classifier(path: Path, backbone: str = "tiny", name: str = "cam") -> Path:
     """An untrained classifier as a checkpoint."""
     seed_everything(0)
-    method = cam.build(load_backbone(backbone).backbone, 2, cam.TrainOptions())
+    module = METHODS.load(name)
+    method = module.build(load_backbone(backbone).backbone, 2, module.TrainOptions())
     about = {
-        "kind": "classifier", "method": "cam", "backbone": backbone, "classes": list(tiny_maps.CLASSES),
+        "kind": "classifier", "method": name, "cnn": {"name": "tiny-cnn", "mean": [0.5] * 3, "std": [0.5] * 3},
+        "backbone": backbone, "classes": list(tiny_maps.CLASSES),
         "options": {}, "mean": [0.5] * 3, "std": [0.5] * 3, "image_size": 32,
     }  # fmt: skip
     path.write_bytes(encode_checkpoint(about, method.state_dict()))
@@ -265,8 +267,10 @@ def test_another_checkpoint_is_not_taken_in_silence(images: Path, tmp_path: Path
     with pytest.raises(UsageError, match="does not say which checkpoint made it"):
         run(unnamed, tmp_path / "refine", WALK)
     cnn = write_classifier(tmp_path / "cnn.pt", "mobilenetv3_small_050")
-    with pytest.raises(UsageError, match="needs a classifier with a vision transformer"):
-        run(unnamed, tmp_path / "refine", WALK, checkpoint=cnn)
+    tiled = write_classifier(tmp_path / "tiled.pt", name="crt")
+    for other in (cnn, tiled):
+        with pytest.raises(UsageError, match="needs a vision transformer whose attention spans the whole"):
+            run(unnamed, tmp_path / "refine", WALK, checkpoint=other)
     assert not (tmp_path / "refine").exists()
     assert run(changed, tmp_path / "refine", WALK, checkpoint=checkpoint).counts.done == 2  # type: ignore[union-attr]
 

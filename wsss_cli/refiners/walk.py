@@ -75,9 +75,10 @@ def build(task: Task) -> Walk:
             f"{show(path)} is no longer the checkpoint that made these maps. Name one with --checkpoint."
         )
     method = rebuild(trained.about, trained.state)
-    if method.classifier.backbone.kind != "transformer":
+    tiled = getattr(method.classifier, "tiled", False)
+    if method.classifier.backbone.kind != "transformer" or tiled:
         raise UsageError(
-            "--method walk needs a classifier with a vision transformer, whose attention it walks along. "
+            "--method walk needs a vision transformer whose attention spans the whole picture, to walk along. "
             "Name one with --checkpoint, or use --method irn."
         )
     return Walk(task, path, trained, method.to(task.device))
