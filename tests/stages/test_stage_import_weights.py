@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import timm
+import tiny_maps
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -16,6 +17,7 @@ from wsss_cli.cli import main
 from wsss_cli.data.checkpoints import read_checkpoint
 from wsss_cli.methods import METHODS
 from wsss_cli.methods.assembly import rebuild
+from wsss_cli.nets import irn
 from wsss_cli.nets.backbones import conformer
 from wsss_cli.nets.backbones.load import load_backbone
 from wsss_cli.nets.classifiers import BranchClassifier
@@ -40,6 +42,23 @@ def conformer_release(classes: int = 3) -> dict[str, Tensor]:
     return {
         f"{heads.get(first, first)}.{rest}".rstrip("."): state[key] for key, (first, _, rest) in parts.items()
     }
+
+
+def edges_release() -> dict[str, Tensor]:
+    """IRN's weights by the authors' names: some under an alias, one under two, and what a training keeps."""
+    torch.manual_seed(0)
+    state = irn.untrained("resnet50", displacement=True).state_dict()
+    state = {key.replace("trunk.model.", "resnet50."): value for key, value in state.items()}
+    aliases = {
+        "resnet50.conv1.weight": "stage1.0.weight",
+        "resnet50.layer1.0.conv1.weight": "backbone.1.0.0.conv1.weight",
+        "fc_edge6.bias": "edge_layers.5.bias",
+        "fc_dp1.0.weight": "dp_layers.0.0.weight",
+        "mean_shift.running_mean": "dp_layers.6.4.running_mean",
+    }
+    named = {aliases.get(key, key): value for key, value in state.items()}
+    twice = {"edge_layers.0.0.weight": state["fc_edge1.0.weight"]}
+    return {**named, **twice, "path_indices0": torch.zeros(2), "disp_target": torch.zeros(1, 2, 4, 1)}
 
 
 def bring(file: Path, out: Path, *options: str) -> int:
@@ -195,6 +214,34 @@ def test_a_pickle_with_code_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
     """Exit 8, and nothing of it ran."""
     assert bring(saved({"model": _Evil()}, tmp_path), tmp_path / "cls") == 8
     assert "this ran" not in capsys.readouterr().out
+
+
+def test_edges_are_for_refine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """IRN's file becomes edges, whatever its aliases; refine takes them without training, and nothing else does."""
+    file, out = saved(edges_release(), tmp_path), tmp_path / "edges"
+    assert bring(file, out) == 0
+    assert "use them with 'wsss refine CAMS --checkpoint'" in capsys.readouterr().err
+    made = read_checkpoint(out / "ckpt.pt", "edges")
+    assert made.about["backbone"] == "resnet50"
+    images = tiny_maps.write_images(tmp_path / "images")
+    cams = tiny_maps.write_cams(tmp_path / "cams", images)
+    command = ["refine", str(cams), "--checkpoint", str(out / "ckpt.pt"), "--limit", "2"]
+    assert main([*command, "-o", str(tmp_path / "refine")]) == 0
+    before = tiny_maps.snapshot(tmp_path / "refine")
+    assert not (tmp_path / "refine" / "labels").exists()
+    assert main([*command, "-o", str(tmp_path / "refine")]) == 0
+    assert tiny_maps.snapshot(tmp_path / "refine") == before
+    assert main([*command, "--epochs", "3", "-o", str(tmp_path / "other")]) == 2
+    assert "--epochs does nothing with --checkpoint, which is trained already." in capsys.readouterr().err
+    assert main(["cams", str(out / "ckpt.pt"), str(images), "-o", str(tmp_path / "no")]) == 4
+    assert bring(file, tmp_path / "named", "--classes", "a,b") == 2
+
+
+def test_edges_of_another_trunk_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A trunk that is no ResNet known here is told by its stages."""
+    state = {key: value for key, value in edges_release().items() if "layer3.5" not in key}
+    assert bring(saved(state, tmp_path), tmp_path / "edges") == 4
+    assert "stages of (3, 4, 5, 3) blocks" in capsys.readouterr().err
 
 
 def test_a_timm_cnn_becomes_a_cam_checkpoint(tmp_path: Path) -> None:

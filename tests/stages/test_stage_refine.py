@@ -315,7 +315,7 @@ def test_what_does_nothing_is_refused(cams: Path, tmp_path: Path) -> None:
         run(cams, tmp_path / "refine", WALK, given=("method", "epochs"))
     with pytest.raises(UsageError, match="--weights does nothing with --method walk"):
         run(cams, tmp_path / "refine", WALK, weights=tmp_path / "w.safetensors")
-    with pytest.raises(UsageError, match="--checkpoint does nothing with --method irn"):
+    with pytest.raises(UsageError, match="--batch-size does nothing with --checkpoint"):
         run(cams, tmp_path / "refine", checkpoint=tmp_path / "ckpt.pt")
 
 

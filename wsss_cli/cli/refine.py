@@ -27,7 +27,7 @@ def refine(
         Path | None,
         typer.Option(
             "--checkpoint",
-            help="Of walk: the classifier whose attention is walked along; default: the one that made the maps.",
+            help="Of walk: the classifier to walk along, by default the one that made the maps; of irn: trained edges.",
             rich_help_panel="Input",
         ),
     ] = None,

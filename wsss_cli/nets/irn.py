@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsss_cli.errors import RejectedInputError
-from wsss_cli.nets.pyramid import Level, Pyramid
+from wsss_cli.nets.pyramid import Level, Pyramid, empty_pyramid
 
 EDGE_WIDTH, EDGE_GROUPS = 32, 4
 
@@ -124,6 +124,11 @@ class Irn(nn.Module):
         slow = [p for name, p in every if not name.startswith("fc_dp")]
         fast = [p for name, p in every if name.startswith("fc_dp")]
         return [(slow, 1.0, True), *([(fast, displacement_lr, True)] if fast else [])]
+
+
+def untrained(backbone: str, *, displacement: bool) -> Irn:
+    """The network that a checkpoint of edges describes, before its weights."""
+    return Irn(empty_pyramid(backbone), displacement=displacement)
 
 
 def _head(level: Level, width: int, groups: int, stride: int) -> nn.Sequential:

@@ -148,6 +148,15 @@ def load_pyramid(
             "or --backbone tiny, which learns from nothing."
         )
     loaded = load_backbone(name, weights=weights, pretrained=pretrained, normalisation=normalisation)
-    if not isinstance(loaded.backbone, CNN) or not getattr(loaded.backbone.trunk, "feature_info", None):
+    return LoadedPyramid(_frozen(name, loaded.backbone), loaded.mean, loaded.std)
+
+
+def empty_pyramid(name: str) -> Pyramid:
+    """The trunk `name` whose weights are still to come."""
+    return TinyPyramid() if name == "tiny" else _frozen(name, load_backbone(name).backbone)
+
+
+def _frozen(name: str, backbone: Any) -> FrozenPyramid:
+    if not isinstance(backbone, CNN) or not getattr(backbone.trunk, "feature_info", None):
         raise UsageError(f"IRN needs a CNN, which {name} is not. Choose a --backbone such as resnet50.")
-    return LoadedPyramid(FrozenPyramid(loaded.backbone), loaded.mean, loaded.std)
+    return FrozenPyramid(backbone)

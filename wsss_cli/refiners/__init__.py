@@ -3,6 +3,7 @@
 A refiner is one module, named in `REFINERS`, with
 
     FIELDS                    the fields of `RefineConfig` that it uses, beside method, preset and options
+    TRAINING                  those of them that do nothing with --checkpoint, because nothing is trained then
     Options                   a frozen dataclass of its own constants (set with `--set NAME=VALUE`)
     PRESETS                   preset -> values of the configuration and of these options
     build(task) -> Refiner    looks at its input and refuses what cannot work; writes nothing

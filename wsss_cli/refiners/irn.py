@@ -21,13 +21,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from wsss_cli.config import RefineConfig, as_dict
-from wsss_cli.data.checkpoints import decode_checkpoint, encode_checkpoint, read_weights
+from wsss_cli.data.checkpoints import (
+    Checkpoint,
+    decode_checkpoint,
+    encode_checkpoint,
+    read_checkpoint,
+    read_weights,
+)
 from wsss_cli.data.files import json_bytes, sha256
 from wsss_cli.data.folder import StageFolder
 from wsss_cli.data.mask_pairs import MaskPairs, look_at_pairs
@@ -36,7 +43,7 @@ from wsss_cli.data.run import Run
 from wsss_cli.errors import RejectedInputError, UsageError
 from wsss_cli.nets.backbones.load import NORMALISATIONS, resolve_name
 from wsss_cli.nets.irn import Irn, fill
-from wsss_cli.nets.pyramid import LoadedPyramid, load_pyramid
+from wsss_cli.nets.pyramid import LoadedPyramid, empty_pyramid, load_pyramid
 from wsss_cli.ops.cam import resize
 from wsss_cli.ops.paths import random_walk
 from wsss_cli.ops.pictures import normalised
@@ -47,6 +54,8 @@ from wsss_cli.registry import require_choice
 from wsss_cli.runtime.device import autocast, choose_precision
 from wsss_cli.runtime.seed import seed_everything
 
+# What --checkpoint makes idle.
+TRAINING = ("backbone", "pretrained", "epochs", "batch_size", "lr", "crop_size", "normalisation", "seed")
 FIELDS = (
     "backbone", "pretrained", "epochs", "batch_size", "lr", "crop_size", "max_side", "normalise", "normalisation",
     "seed", "precision",
@@ -117,8 +126,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def build(task: Task) -> IrnRefiner:
-    """The untrained network, its trunk by --backbone and --weights."""
+    """The untrained network, its trunk by --backbone and --weights; or the edges of --checkpoint."""
     config = task.config
+    if task.checkpoint is not None:
+        return _trained(task, task.checkpoint)
     require_choice("--normalisation", config.normalisation, ("auto", *NORMALISATIONS))
     precision = choose_precision(config.precision, task.device, training=True)
     backbone = resolve_name(config.backbone, task.weights, pretrained=config.pretrained)
@@ -134,12 +145,33 @@ def build(task: Task) -> IrnRefiner:
     return IrnRefiner(task, resolved, loaded, inputs)
 
 
+def _trained(task: Task, path: Path) -> IrnRefiner:
+    """The network of a checkpoint, made by `wsss refine` or `wsss import-weights`."""
+    made = read_checkpoint(path, "edges")
+    displacement = any(name.startswith("fc_dp") for name in made.state)
+    task = dataclasses.replace(task, options=dataclasses.replace(task.options, displacement=displacement))
+    trunk = empty_pyramid(made.about["backbone"])
+    loaded = LoadedPyramid(trunk, tuple(made.about["mean"]), tuple(made.about["std"]))
+    precision = choose_precision(task.config.precision, task.device, training=False)
+    config = dataclasses.replace(task.config, backbone=made.about["backbone"], precision=precision)
+    inputs = {"checkpoint": {"path": str(path.resolve()), "fingerprint": made.fingerprint}}
+    refiner = IrnRefiner(task, config, loaded, inputs, made)
+    fill(refiner.irn, made.state)
+    return refiner
+
+
 class IrnRefiner:
-    """Labels, training and walk for one folder of maps."""
+    """Labels, training and walk for one folder of maps; with edges that are `made`, the walk alone."""
 
     def __init__(
-        self, task: Task, config: RefineConfig, loaded: LoadedPyramid, inputs: dict[str, Any]
+        self,
+        task: Task,
+        config: RefineConfig,
+        loaded: LoadedPyramid,
+        inputs: dict[str, Any],
+        made: Checkpoint | None = None,
     ) -> None:
+        self.made = made
         self.task, self.config, self.options, self.inputs = task, config, task.options, inputs
         self.loaded = loaded
         self.irn = Irn(loaded.trunk, displacement=self.options.displacement).to(task.device)
@@ -149,6 +181,9 @@ class IrnRefiner:
 
     def prepare(self, stage: Run) -> str:
         """Make the labels and the network, or take those that are there; the network's fingerprint."""
+        if self.made is not None:
+            self.irn.eval()
+            return self.made.fingerprint
         labels = label_all(self.task, stage.out / "labels")
         known = [id_ for id_ in self.task.ids if id_ in labels.items]
         work = self._fingerprint(labels, known)

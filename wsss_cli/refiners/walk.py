@@ -33,6 +33,7 @@ from wsss_cli.runtime.device import autocast, choose_precision
 from wsss_cli.runtime.seed import seed_everything
 from wsss_cli.text import show
 
+TRAINING = ()
 FIELDS = ("max_side", "normalise", "precision")
 
 

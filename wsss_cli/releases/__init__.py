@@ -28,6 +28,7 @@ RELEASES = Registry(
         "aream-conformer": "wsss_cli.releases.aream_conformer",
         "more": "wsss_cli.releases.more",
         "crt": "wsss_cli.releases.crt",
+        "irn": "wsss_cli.releases.irn",
         "timm": "wsss_cli.releases.timm_classifier",
     },
 )
@@ -55,7 +56,7 @@ class Given(NamedTuple):
 
 @dataclass(frozen=True)
 class Converted:
-    """A trained method as `methods.assembly.rebuild` takes it."""
+    """A trained method as `methods.assembly.rebuild` takes it; of the `kind` "edges" it is IRN's network."""
 
     method: str
     backbone: str
@@ -70,6 +71,7 @@ class Converted:
     absent: tuple[str, ...] = ()  # beginnings of names that a file may lack; zeros take their place
     beside: dict[str, Any] = field(default_factory=dict)  # what else the checkpoint says of its network
     notes: tuple[str, ...] = ()
+    kind: str = "classifier"
 
 
 class Release(Protocol):

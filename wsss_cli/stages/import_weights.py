@@ -9,13 +9,14 @@ from typing import Any
 
 from torch import Tensor
 
-from wsss_cli.config import Execution, ImportWeightsConfig, as_dict
+from wsss_cli.config import Execution, ImportWeightsConfig, as_dict, require
 from wsss_cli.data.checkpoints import encode_checkpoint, encode_safetensors, read_weights
 from wsss_cli.data.run import Run
 from wsss_cli.errors import RejectedInputError
 from wsss_cli.labels import read_text
 from wsss_cli.methods import METHODS
 from wsss_cli.methods.assembly import untrained
+from wsss_cli.nets import irn
 from wsss_cli.releases import RELEASES, Converted, Given
 from wsss_cli.reporter import Reporter
 from wsss_cli.summary import Summary
@@ -25,6 +26,7 @@ VOC = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
+EDGES = "These are edges, not a classifier: use them with 'wsss refine CAMS --checkpoint'."
 OPTIONAL = "num_batches_tracked"  # older releases of torch did not write it
 
 
@@ -41,16 +43,25 @@ def run(
     """Read, rename, check that every weight has its place, and write ckpt.pt and ckpt.safetensors."""
     state, digest = read_weights(file)
     inputs = {"weights": {"path": str(file.resolve()), "fingerprint": digest}}
-    second = None
+    second, names = None, tuple[str, ...]()
     if cnn is not None:
         second, digest = read_weights(cnn)
         inputs["cnn"] = {"path": str(cnn.resolve()), "fingerprint": digest}
     config = dataclasses.replace(config, source=_source(config.source, state, file))
     given = Given(file.name, config.num_heads, config.backbone, second)
     converted = RELEASES.load(config.source).convert(state, given)
-    names, notes = _names(classes, converted.classes)
-    about = _about(converted, names, config, file)
-    weights = _fitting(untrained(about).state_dict(), converted, file, config.source)
+    if converted.kind == "edges":
+        require(
+            classes is None, "--classes does nothing with --from irn: edges have no classes. Leave it out."
+        )
+        notes = [EDGES]
+        about = _about_edges(converted, config, file)
+        own = irn.untrained(converted.backbone, **converted.options).state_dict()
+    else:
+        names, notes = _names(classes, converted.classes)
+        about = _about(converted, names, config, file)
+        own = untrained(about).state_dict()
+    weights = _fitting(own, converted, file, config.source)
     figures = {
         "from": config.source, "method": converted.method, "backbone": converted.backbone, "classes": len(names)
     }  # fmt: skip
@@ -112,6 +123,15 @@ def _about(
         "image_size": converted.image_size, "mean": list(converted.mean), "std": list(converted.std),
         "configuration": as_dict(config), "classes": list(names), "options": dataclasses.asdict(options),
         "origin": {"from": config.source, "file": file.name}, **converted.beside,
+    }  # fmt: skip
+
+
+def _about_edges(converted: Converted, config: ImportWeightsConfig, file: Path) -> dict[str, Any]:
+    """What a checkpoint of edges says of itself."""
+    return {
+        "kind": "edges", "backbone": converted.backbone, "mean": list(converted.mean), "std": list(converted.std),
+        "configuration": as_dict(config), "origin": {"from": config.source, "file": file.name}, "work": "",
+        "figures": {},
     }  # fmt: skip
 
 

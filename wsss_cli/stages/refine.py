@@ -47,11 +47,11 @@ def run(
 ) -> Summary:
     """Refine every map of `cams`; figures: what the refiner tells. One image at a time, so that no batch decides bytes.
 
-    `weights` start a trunk that is trained with, `checkpoint` is a trained classifier.
+    `weights` start a trunk that is trained with; `checkpoint` is a trained classifier (walk) or trained edges (irn).
     """
     device = choose_device(execution.device)
     config, module, options = _resolved(config, given)
-    _require_use(config, module.FIELDS, given, weights, checkpoint)
+    _require_use(config, module, given, weights, checkpoint)
     folder = read_run(cams, "cams", "refine")
     ids = tuple(select(sorted({*folder.items, *folder.failures}), listing, limit, str(cams)))
     task = Task(
@@ -86,17 +86,20 @@ def _resolved(config: RefineConfig, given: Collection[str]) -> tuple[RefineConfi
 
 def _require_use(
     config: RefineConfig,
-    fields: Collection[str],
+    module: Any,
     given: Collection[str],
     weights: Path | None,
     checkpoint: Path | None,
 ) -> None:
-    """Refuse what was typed for another method, which would do nothing here."""
-    idle = sorted({*given} - {*fields} - ALWAYS)
-    idle += ["weights"] if weights is not None and "backbone" not in fields else []
-    idle += ["checkpoint"] if checkpoint is not None and "backbone" in fields else []
+    """Refuse what was typed for another method, or for a training that --checkpoint makes needless."""
+    idle = sorted({*given} - {*module.FIELDS} - ALWAYS)
+    idle += ["weights"] if weights is not None and "backbone" not in module.FIELDS else []
+    where = f"--method {config.method}"
+    if checkpoint is not None and not idle:
+        idle = sorted({*given} & {*module.TRAINING}) + (["weights"] if weights is not None else [])
+        where = "--checkpoint, which is trained already"
     option = "--" + idle[0].replace("_", "-") if idle else ""
-    require(not idle, f"{option} does nothing with --method {config.method}. Leave it out.")
+    require(not idle, f"{option} does nothing with {where}. Leave it out.")
 
 
 def _refine_all(stage: Run, task: Task, refiner: Refiner, made: str) -> None:
