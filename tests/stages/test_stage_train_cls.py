@@ -227,7 +227,7 @@ def test_without_weights_the_preset_is_the_one_from_scratch(photos: Path, tmp_pa
         ({"backbone": "tinny"}, UsageError, "Did you mean 'tiny'"),
         ({"image_size": 100}, UsageError, "multiple of 8"),
         ({"pretrained": True}, UsageError, "--pretrained downloads"),
-        ({"method": "aream"}, UsageError, "affinity loss would never start"),
+        ({"method": "aream", "options": ("cls_epochs=9",)}, UsageError, "affinity loss would never start"),
         ({"method": "mct", "options": ("pool=foo",)}, UsageError, "pool is 'foo'"),
     ],
 )
