@@ -4,11 +4,11 @@
 set -euo pipefail
 aug=$1 data=$2 weights=$3 out=$4
 
-wsss train-cls "$aug/images" --labels "$aug/labels.csv" --weights "$weights" --epochs 6 --warmup-epochs 0.3 --set cls_epochs=4 -o "$out/cls"
+wsss train-cls "$aug/images" --labels "$aug/labels.csv" --weights "$weights" --epochs 6 --warmup-epochs 0.3 --restart-epochs 0 --set affinity_weight=0.1 --set cls_epochs=4 -o "$out/cls"
 wsss cams "$out/cls/ckpt.pt" "$aug/images" --labels "$aug/labels.csv" --no-flip -o "$out/cams"
 wsss crf "$out/cams" -o "$out/crf"
 wsss pseudo-labels "$out/crf" -o "$out/pseudo-labels"
-wsss train-seg "$out/pseudo-labels" --weights "$out/cls/ckpt.pt" --epochs 3 --warmup-epochs 0.3 -o "$out/seg"
+wsss train-seg "$out/pseudo-labels" --weights "$out/cls/ckpt.pt" --epochs 6 --warmup-epochs 0.3 -o "$out/seg"
 
 for split in train val; do  # seeds, with the tags given
   wsss cams "$out/cls/ckpt.pt" "$data/images" --labels "$data/labels.csv" --list "$data/$split.txt" --scale 0.6 -o "$out/cams-$split"

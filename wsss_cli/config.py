@@ -8,6 +8,7 @@ A default is written here and nowhere else; the option of the same name takes it
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -95,6 +96,11 @@ class TrainClsConfig:
         require(self.weight_decay >= 0, f"--weight-decay is {self.weight_decay}; it must not be negative.")
         for option, epochs in (("warmup", self.warmup_epochs), ("restart", self.restart_epochs)):
             require(epochs >= 0, f"--{option}-epochs is {epochs}; it must not be negative.")
+        require(
+            self.restart_epochs == 0 or self.restart_epochs < self.epochs,
+            f"--restart-epochs is {self.restart_epochs} and --epochs {self.epochs}: no epoch would come before it. "
+            "Raise --epochs or pass --restart-epochs 0.",
+        )
         require(0 <= self.momentum < 1, f"--momentum is {self.momentum}; it must lie in [0, 1).")
         require(0 <= self.drop_path < 1, f"--drop-path is {self.drop_path}; it must lie in [0, 1).")
         require_choice("--precision", self.precision, PRECISIONS)
@@ -384,14 +390,21 @@ def method_options(kind: type[Any], preset: Mapping[str, Any], settings: Sequenc
     return kind(**values)
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
 def _parse(text: str, default: Any, where: str) -> Any:
     """`text` as a value of the default's type."""
     try:
         if isinstance(default, bool):
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
         if isinstance(default, tuple):
-            return tuple(float(part) for part in text.split(","))
-        return type(default)(text)
+            return tuple(_finite(part) for part in text.split(","))
+        return _finite(text) if isinstance(default, float) else type(default)(text)
     except (KeyError, ValueError):
         kind = "numbers joined by commas" if isinstance(default, tuple) else type(default).__name__
         raise UsageError(f"{where} is '{text}'; it takes {kind}, such as {default}.") from None

@@ -38,6 +38,13 @@ def require_choice(option: str, value: str, choices: Sequence[str]) -> None:
         raise UsageError(f"{option} is '{value}'; choose one of {', '.join(choices)}.")
 
 
+def require_positive(options: object, *names: str) -> None:
+    """Raise `UsageError` unless each of these fields of `options` is above zero."""
+    for name in names:
+        if not getattr(options, name) > 0:
+            raise UsageError(f"{name} is {getattr(options, name):g}; it must be positive.")
+
+
 def unknown(what: str, name: str, names: tuple[str, ...]) -> str:
     """One sentence about a name that does not exist, with the nearest one that does."""
     near = difflib.get_close_matches(name, names, n=1)

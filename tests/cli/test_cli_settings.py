@@ -13,7 +13,7 @@ from wsss_cli.config import CamsConfig, Execution
 
 FILE = """
 device = "cpu"
-epochs = 3                # train-cls has it, cams has not
+seed = 3                  # train-cls has it, cams has not
 
 [cams]
 scale = [0.6, 1]
@@ -41,6 +41,19 @@ def test_the_file_here_sets_defaults(here: Path, pretend: Callable[..., Fake]) -
     assert main(CAMS) == 0
     config = CamsConfig(scales=(0.6, 1.0), flip=False, max_side=512, options=("activation=relu",))
     assert fake.positional[3:5] == (config, Execution(device="cpu"))
+
+
+def test_what_the_file_decides_is_told(
+    here: Path, pretend: Callable[..., Fake], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line names the file and the options; a mark at its start does not disturb, --quiet silences it."""
+    (here / "wsss.toml").write_text("\ufeff[cams]\nstride = 2\nmax_side = 64\n", encoding="utf-8")
+    pretend(summary())
+
+    assert main([*CAMS, "--stride", "1"]) == 0
+    assert "Defaults from wsss.toml: max_side." in capsys.readouterr().err
+    assert main([*CAMS, "--quiet"]) == 0
+    assert "Defaults" not in capsys.readouterr().err
 
 
 def test_what_is_set_counts_as_given(here: Path, pretend: Callable[..., Fake]) -> None:
@@ -89,6 +102,7 @@ def test_another_file(here: Path, pretend: Callable[..., Fake], monkeypatch: pyt
         ("[cams]\nstride = [1]", "wsss.toml: stride is [1]; it takes one value."),
         ("[cams]\nstride = 2.5", "Invalid value for '--stride'"),
         ("[cams]\nstride = 0", "--stride is 0; it must be at least 1."),
+        ("epochs = 3", "wsss.toml: epochs means another thing in each command. Put it into a table"),
         ("[cams", "wsss.toml is not TOML"),
         ("[cams]\nconfig = 'x'", "wsss.toml: Unknown option of 'wsss cams' 'config'"),
     ],

@@ -204,7 +204,10 @@ def test_transformer_methods_refuse_a_cnn() -> None:
 def test_options_are_checked() -> None:
     """A wrong constant is refused when it is set, not when it is used."""
     for name, options in (
-        ("cam", {"pool": "median"}), ("aream", {"weights": "some"}), ("aream", {"background_low": 0.9})
+        ("cam", {"pool": "median"}), ("aream", {"weights": "some"}), ("aream", {"background_low": 0.9}),
+        ("cam", {"head_lr": -1.0}), ("mct", {"token_lr": 0.0}), ("aream", {"head_lr": -1.0}),
+        ("more", {"head_lr": 0.0}), ("crt", {"head_lr": -1.0}), ("more", {"aux_block": 0}),
+        ("aream", {"scales": (0.0,)}),
     ):  # fmt: skip
         with pytest.raises(UsageError):
             METHODS.load(name).TrainOptions(**options)

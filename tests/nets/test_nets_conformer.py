@@ -40,7 +40,7 @@ def test_a_name_has_a_family(name: str, known: str) -> None:
     ("name", "sentence"),
     [
         ("conformer:widht=12", "Did you mean 'width'"),
-        ("conformer:width=wide", "width is 'wide'; write a number"),
+        ("conformer:width=wide", "width is 'wide'; it must be a whole number"),
         ("conformer_smal", "Did you mean 'conformer_small'"),
     ],
 )
@@ -51,7 +51,17 @@ def test_a_name_that_cannot_be_is_a_usage_error(name: str, sentence: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "name", ["conformer:width=13,heads=2", "conformer:ratio=0.01", "vit:width=13,heads=2", "vit:grid=0"]
+    "name",
+    [
+        "conformer:width=13,heads=2",
+        "conformer:ratio=0.01",
+        "vit:width=13,heads=2",
+        "vit:grid=0",
+        "vit:layers=1.7",
+        "conformer:heads=0",
+        "conformer:ratio=nan",
+        "vit:grid=99999",
+    ],
 )
 def test_dimensions_must_fit_each_other(name: str) -> None:
     """A width that the heads do not divide, channels that have no quarter, no patches."""

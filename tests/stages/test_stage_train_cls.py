@@ -227,8 +227,20 @@ def test_without_weights_the_preset_is_the_one_from_scratch(photos: Path, tmp_pa
         ({"backbone": "tinny"}, UsageError, "Did you mean 'tiny'"),
         ({"image_size": 100}, UsageError, "multiple of 8"),
         ({"pretrained": True}, UsageError, "--pretrained downloads"),
-        ({"method": "aream", "options": ("cls_epochs=9",)}, UsageError, "affinity loss would never start"),
+        ({"method": "aream"}, UsageError, "no epoch would come before it"),
+        (
+            {"method": "aream", "epochs": 9, "options": ("cls_epochs=9",)},
+            UsageError,
+            "affinity loss would never start",
+        ),
         ({"method": "mct", "options": ("pool=foo",)}, UsageError, "pool is 'foo'"),
+        ({"options": ("head_lr=nan",)}, UsageError, "head_lr is 'nan'"),
+        ({"method": "cam", "backbone": "mixer_s32_224"}, UsageError, "gives no map of features"),
+        (
+            {"schedule": "timm-epochs", "restart_epochs": 1, "epochs": 9},
+            UsageError,
+            "does nothing with --schedule",
+        ),
     ],
 )
 def test_wrong_settings_write_nothing(
@@ -310,7 +322,7 @@ def test_a_network_with_nan_gives_failures_not_files(photos: Path, trained: Path
     state["classifier.head.weight"][:] = float("nan")
     (tmp_path / "ckpt.pt").write_bytes(encode_checkpoint(whole.about, state))
     summary = localise(tmp_path / "ckpt.pt", photos, tmp_path / "cams", labels=photos / "labels.csv", limit=1)
-    assert "cam-not-finite" in next(iter(summary.failures.values()))
+    assert "scores-not-finite" in next(iter(summary.failures.values()))
 
 
 def test_wrong_checkpoints(photos: Path, trained: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 from wsss_cli.cli.console import Console
+from wsss_cli.cli.settings import SOURCE
 from wsss_cli.config import Execution, item_limit, require
 from wsss_cli.text import class_names
 
@@ -34,6 +35,7 @@ class Job:
         require(bool(DEVICE.fullmatch(device)), f"--device is '{device}'; write auto, cpu, cuda or cuda:1.")
         self.execution = self.config(Execution)
         self.console = Console(quiet=values["quiet"], verbose=values["verbose"])
+        self._tell_settings()
 
     def config(self, kind: type[Config], parameters: Mapping[str, str] | None = None) -> Config:
         """The configuration `kind`, each field from its parameter in `parameters`.
@@ -48,12 +50,21 @@ class Job:
         names = _own_names(kind) if parameters is None else parameters
         return frozenset(field for field, name in names.items() if self._typed(name))
 
+    def _tell_settings(self) -> None:
+        """Name what a file decides: it may lie in the folder without being thought of."""
+        taken = [name for name in self._values if self._source(name) == "DEFAULT_MAP"]
+        if taken:
+            self.console.note(f"Defaults from {self._ctx.meta[SOURCE]}: {', '.join(sorted(taken))}.")
+
+    def _source(self, name: str) -> str:
+        source = self._ctx.get_parameter_source(name)
+        return "" if source is None else source.name
+
     def _limit(self, name: str, total: int) -> int | None:
         return item_limit("--" + name.replace("_", "-"), self._values[name], total)
 
     def _typed(self, name: str) -> bool:
-        source = self._ctx.get_parameter_source(name)
-        return source is not None and source.name in TYPED
+        return self._source(name) in TYPED
 
     @property
     def classes(self) -> tuple[str, ...] | None:

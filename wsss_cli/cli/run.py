@@ -30,6 +30,7 @@ from wsss_cli.config import (
 from wsss_cli.errors import UsageError
 from wsss_cli.labels import read_labels
 from wsss_cli.methods import METHODS
+from wsss_cli.nets.backbones import family
 from wsss_cli.summary import Summary
 
 SCORED = "eval-"
@@ -50,6 +51,7 @@ CLS_FIELDS = (
     "preset",
     "options",
     "epochs",
+    "restart_epochs",
     "batch_size",
     "lr",
     "cnn",
@@ -108,6 +110,9 @@ def run(
         bool, typer.Option("--pretrained", help="Let timm download the backbone's weights.")
     ] = CLS.pretrained,
     epochs: Annotated[int, typer.Option(help="Epochs of the classifier.")] = CLS.epochs,
+    restart_epochs: Annotated[
+        int, typer.Option(help="Its last epochs, in which the learning rate falls once more.")
+    ] = CLS.restart_epochs,
     batch_size: Annotated[int, typer.Option(help="Images in one step of the classifier.")] = CLS.batch_size,
     lr: Annotated[float, typer.Option(help="Learning rate of the classifier.")] = CLS.lr,
     image_size: Annotated[int, typer.Option(help="Side of the classifier's input.")] = CLS.image_size,
@@ -214,9 +219,10 @@ class Pipeline:
 
     def _cams_values(self) -> dict[str, Any]:
         """What `cams` will use, with the options of its method."""
-        config, method = self._configs[CamsConfig], self._configs[TrainClsConfig].method
+        config, trained = self._configs[CamsConfig], self._configs[TrainClsConfig]
+        method = trained.method
         module = METHODS.load(method)
-        preset = choose_preset(module.CAMS_PRESETS, config.preset)
+        preset = choose_preset(module.CAMS_PRESETS, config.preset, family(trained.backbone))
         try:
             options = method_options(module.CamsOptions, preset, config.options)
         except UsageError as error:

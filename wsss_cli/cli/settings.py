@@ -22,6 +22,12 @@ from wsss_cli.registry import unknown
 from wsss_cli.text import show
 
 USUAL = Path("wsss.toml")
+SOURCE = "wsss.settings"  # where the context remembers the file
+# What may stand above all tables: options that mean the same in every command.
+GENERAL = (
+    "device", "workers", "precision", "seed", "labels", "label-format", "unlabelled", "classes", "truth",
+    "max-failures", "allow-failed", "quiet", "verbose", "json",
+)  # fmt: skip
 
 
 def load(ctx: typer.Context, path: Path | None) -> None:
@@ -37,12 +43,17 @@ def load(ctx: typer.Context, path: Path | None) -> None:
     general = {key: value for key, value in tables.items() if not isinstance(value, dict)}
     for key in general:
         _require_option(path, key, {name for command in commands.values() for name in _options(command)})
+        if _flag(key) not in GENERAL:
+            raise UsageError(
+                f"{show(path)}: {key} means another thing in each command. Put it into a table such as [cams]."
+            )
     own = _options(ctx.command)
     chosen = tables.get(str(ctx.info_name), {})
     for key in chosen:
         _require_option(path, key, own, f" of '{ctx.command_path}'")
     values = {key: value for key, value in general.items() if _flag(key) in own}
     values |= chosen
+    ctx.meta[SOURCE] = show(path)
     ctx.default_map = {
         own[_flag(key)].name: _typed(path, key, own[_flag(key)], value) for key, value in values.items()
     }
@@ -50,7 +61,7 @@ def load(ctx: typer.Context, path: Path | None) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UsageError(f"Cannot read {show(path)}: {error.strerror}. Correct --config.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -61,7 +61,7 @@ from wsss_cli.ops.attention import (
     refine,
 )
 from wsss_cli.ops.cam import ACTIVATIONS, Localise, Views, multi_scale, normalise, with_mirror
-from wsss_cli.registry import require_choice
+from wsss_cli.registry import require_choice, require_positive
 
 AFFINITIES = ("auto", "attention", "learned")
 TAUGHT = (
@@ -94,7 +94,12 @@ class TrainOptions:
     head_lr: float = 1.0
 
     def __post_init__(self) -> None:
+        require_positive(self, "token_lr", "head_lr")
         require_choice("pool", self.pool, POOLS)
+        if self.par_iterations < 0 or self.affinity_weight < 0 or not self.scales or min(self.scales) <= 0:
+            raise UsageError(
+                "par_iterations and affinity_weight must not be negative, and scales must be positive factors."
+            )
         require_choice("weights", self.weights, ("entropy", "uniform"))
         require_choice("label_mode", self.label_mode, ("train", "eval"))
         if not 0 < self.background_low <= self.background_high < 1:
@@ -313,6 +318,11 @@ class Aream(nn.Module):
 
     def require_epochs(self, epochs: int) -> None:
         """Refuse a training that would end before the affinity loss starts."""
+        if self.first_regularised(epochs) == 0 and self.options.cls_epochs < 0:
+            raise UsageError(
+                f"cls_epochs is {self.options.cls_epochs} and --epochs {epochs}: no epoch would have the tags alone. "
+                "Raise --epochs or set cls_epochs=0."
+            )
         if epochs <= self.options.cls_epochs:
             raise UsageError(
                 f"cls_epochs is {self.options.cls_epochs} and --epochs {epochs}: the affinity loss would never start. "

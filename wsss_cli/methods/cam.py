@@ -22,7 +22,7 @@ from wsss_cli.nets.backbones.load import Backbone
 from wsss_cli.nets.classifiers import POOLS, PatchClassifier, Scores
 from wsss_cli.nets.trainable import grouped, is_flat
 from wsss_cli.ops.cam import Localise, Views
-from wsss_cli.registry import require_choice
+from wsss_cli.registry import require_choice, require_positive
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class TrainOptions:
     head_lr: float = 10.0
 
     def __post_init__(self) -> None:
+        require_positive(self, "head_lr")
         require_choice("pool", self.pool, POOLS)
 
 

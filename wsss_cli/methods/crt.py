@@ -43,7 +43,7 @@ from wsss_cli.nets.trainable import grouped, is_flat
 from wsss_cli.ops.attention import AttentionSum
 from wsss_cli.ops.cam import Localise, Views
 from wsss_cli.ops.tiles import Tiling, merge, split, tiling
-from wsss_cli.registry import require_choice
+from wsss_cli.registry import require_choice, require_positive
 
 NEEDS_CNN = True
 CHUNK = 16  # tiles that are localised at once
@@ -63,6 +63,7 @@ class TrainOptions:
     flat_decay: bool = False  # weight decay on biases, norms and positions too, as published
 
     def __post_init__(self) -> None:
+        require_positive(self, "head_lr")
         require_choice("pool", self.pool, POOLS)
         if self.passes < 1:
             raise UsageError(f"passes is {self.passes}; it must be at least 1.")

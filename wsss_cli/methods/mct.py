@@ -29,7 +29,7 @@ from wsss_cli.nets.classifiers import POOLS, Scores, TokenClassifier
 from wsss_cli.nets.trainable import token_groups
 from wsss_cli.ops.attention import AttentionSum, last_layers
 from wsss_cli.ops.cam import ACTIVATIONS, Localise, Views
-from wsss_cli.registry import require_choice
+from wsss_cli.registry import require_choice, require_positive
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class TrainOptions:
     head_lr: float = 1.0
 
     def __post_init__(self) -> None:
+        require_positive(self, "token_lr", "head_lr")
         require_choice("pool", self.pool, POOLS)
 
 

@@ -49,7 +49,7 @@ from wsss_cli.ops.affinity import IGNORE, pixel_labels
 from wsss_cli.ops.cam import Localise, Views, multi_scale, normalise, resize
 from wsss_cli.ops.dense_energy import FILTERS, dense_energy
 from wsss_cli.ops.segmentation import balanced_pixel_loss
-from wsss_cli.registry import require_choice
+from wsss_cli.registry import require_choice, require_positive
 
 EPSILON = 1e-5  # of the maps in training, as published
 MAPS = ("lam", "cam", "aux")
@@ -91,6 +91,7 @@ class TrainOptions:
     scales: tuple[float, ...] = (1.0, 0.5, 0.75, 1.5)
 
     def __post_init__(self) -> None:
+        require_positive(self, "head_lr")
         require_choice("gcr", self.gcr, SCORES)
         require_choice("ure_patch", self.ure_patch, relations.TOKENS)
         require_choice("energy", self.energy, FILTERS)
@@ -99,6 +100,8 @@ class TrainOptions:
                 raise UsageError(
                     f"{low} {getattr(self, low)} and {high} {getattr(self, high)} must satisfy 0 < {low} <= {high} < 1."
                 )
+        if self.aux_block >= 0:
+            raise UsageError(f"aux_block is {self.aux_block}; it counts from the end: -1 is the last block.")
         for name, smallest in (("registers", 0), ("decoder_width", 1), ("par_iterations", 0)):
             if getattr(self, name) < smallest:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be at least {smallest}.")

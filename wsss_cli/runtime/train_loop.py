@@ -15,6 +15,7 @@ from wsss_cli.errors import EnvironmentProblemError
 from wsss_cli.runtime.device import autocast
 from wsss_cli.runtime.seed import mix, seed_everything
 
+RESTARTING = ("cosine", "poly", "poly-zero")  # the schedules whose last epochs may start again
 RESTART = 0.5  # of the learning rate, at the start of the last epochs
 SCHEDULES = ("cosine", "poly", "poly-zero", "poly-1500", "timm-epochs", "conformer-steps")
 OPTIMIZERS = ("adamw", "sgd")
@@ -96,8 +97,12 @@ def conformer_step_rate(lr: float, done: int, whole: int, warmup: float) -> floa
     return low + 0.5 * (lr - low) * (1 + math.cos(math.pi * (done - warmup) / max(1, whole - warmup)))
 
 
-def poly_step_rate(lr: float, step: int, steps: int, warmup: int = 1500) -> float:
-    """The published rate of MoRe: 1500 steps from a millionth up to `lr`, then at once onto lr · (1 − t/T)^0.9."""
+def poly_step_rate(lr: float, step: int, steps: int) -> float:
+    """The published rate of MoRe: 1500 steps from a millionth up to `lr`, then at once onto lr · (1 − t/T)^0.9.
+
+    The warm-up takes at most its published share of the training, 1500 of 20,000 steps.
+    """
+    warmup = min(1500.0, 0.075 * steps)
     if step < warmup:
         return lr * (1 - (1 - step / warmup) * (1 - 1e-6))
     return lr * math.pow(1 - step / steps, 0.9)

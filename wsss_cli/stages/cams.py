@@ -24,7 +24,7 @@ from wsss_cli.errors import ItemError, RejectedInputError
 from wsss_cli.labels import read_labels
 from wsss_cli.methods import METHODS
 from wsss_cli.methods.assembly import check_refinement, rebuild
-from wsss_cli.nets.backbones.load import family
+from wsss_cli.nets.backbones import family
 from wsss_cli.ops.cam import Localise, Views, multi_scale, normalise, resize
 from wsss_cli.ops.pictures import normalised, scaled_bytes
 from wsss_cli.registry import unknown
@@ -33,6 +33,8 @@ from wsss_cli.runtime.device import autocast, choose_device, choose_precision
 from wsss_cli.runtime.seed import seed_everything
 from wsss_cli.summary import Summary
 
+RETRY = "Use --precision fp32 or check the checkpoint."
+SMALL = 128  # pixels: below, a network may find nothing left to lay its kernels on
 Tags = Mapping[str, tuple[int, ...]]
 
 
@@ -204,6 +206,8 @@ class _Localiser:
         pixels = torch.from_numpy(image).permute(2, 0, 1)
         with autocast(self.device, self.config.precision):
             scores = self._probabilities(self._normalised(pixels))
+            if not np.isfinite(scores).all():
+                raise ItemError("scores-not-finite", f"The classifier's scores are no numbers. {RETRY}")
             keys = (
                 [c for c in self.kept if scores[c] >= self.config.tag_threshold]
                 if tags is None
@@ -212,10 +216,7 @@ class _Localiser:
             small = -(-height // self.config.stride), -(-width // self.config.stride)
             maps = self._maps(pixels, keys, small) if keys else np.zeros((0, *small), np.float32)
         if not np.isfinite(maps).all():
-            raise ItemError(
-                "cam-not-finite",
-                "The maps are not finite numbers. Use --precision fp32 or check the checkpoint.",
-            )
+            raise ItemError("cam-not-finite", f"The maps are not finite numbers. {RETRY}")
         return Cam(maps, np.array(keys, np.int64), (height, width), scores[keys].astype(np.float32))
 
     def _maps(self, pixels: Tensor, keys: list[int], size: tuple[int, int]) -> NDArray[np.float32]:
@@ -233,6 +234,8 @@ class _Localiser:
                 at_scale=self._at_scale(pixels),
             ).float()  # fmt: skip
         except RuntimeError as error:
+            if "size" in str(error) and min(pixels.shape[-2:]) < SMALL:
+                raise ItemError("image-too-small", "The image is too small for this network.") from error
             if "memory" not in str(error):
                 raise
             raise ItemError("memory", "The image does not fit into memory. Pass --max-side.") from error

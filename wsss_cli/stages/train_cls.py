@@ -30,10 +30,10 @@ from wsss_cli.errors import ItemError, RejectedInputError
 from wsss_cli.labels import Labels, read_labels
 from wsss_cli.methods import METHODS, Progress
 from wsss_cli.methods.assembly import assemble, takes_cnn
+from wsss_cli.nets.backbones import family
 from wsss_cli.nets.backbones.load import (
     NORMALISATIONS,
     Loaded,
-    family,
     is_ours,
     load_backbone,
     resolve_cnn,
@@ -46,7 +46,16 @@ from wsss_cli.reporter import Reporter
 from wsss_cli.runtime.device import choose_device, choose_precision, loading_processes
 from wsss_cli.runtime.seed import seed_everything
 from wsss_cli.runtime.tag_batches import TaggedImages, plain_batches
-from wsss_cli.runtime.train_loop import OPTIMIZERS, SCHEDULES, Recipe, State, batches, fit, to_device
+from wsss_cli.runtime.train_loop import (
+    OPTIMIZERS,
+    RESTARTING,
+    SCHEDULES,
+    Recipe,
+    State,
+    batches,
+    fit,
+    to_device,
+)
 from wsss_cli.summary import Summary
 
 MEMORY = 2 << 30  # bytes of decoded pictures to keep, all loading processes together
@@ -196,7 +205,7 @@ def _method(
     backbone = resolve_name(config.backbone, weights, pretrained=config.pretrained)
     config = dataclasses.replace(config, backbone=backbone)
     if config.preset == "auto":
-        from_scratch = weights is None and not config.pretrained
+        from_scratch = weights is None and cnn_weights is None and not config.pretrained
         fitting = "scratch" if from_scratch and "scratch" in module.TRAIN_PRESETS else "default"
         config = dataclasses.replace(config, preset=fitting)
     preset = choose_preset(module.TRAIN_PRESETS, config.preset, family(backbone))
@@ -223,6 +232,10 @@ def _resolved(
     config = resolve(config, preset, given)
     require_choice("--augment", config.augment, AUGMENTS)
     require_choice("--schedule", config.schedule, SCHEDULES)
+    require(
+        config.restart_epochs == 0 or config.schedule in RESTARTING,
+        f"--restart-epochs does nothing with --schedule {config.schedule}. Pass --restart-epochs 0.",
+    )
     require_choice("--optimizer", config.optimizer, OPTIMIZERS)
     require_choice("--normalisation", config.normalisation, ("auto", *NORMALISATIONS))
     require_choice("--cnn-normalisation", config.cnn_normalisation, ("auto", *NORMALISATIONS))

@@ -21,3 +21,8 @@ SIZES = {
     "conformer_small": "conformer:width=384,heads=6,ratio=4",
     "conformer_base": "conformer:width=576,heads=9,ratio=6",
 }
+
+
+def family(name: str) -> str:
+    """The name without dimensions: `conformer` of `conformer_small`; a timm network is its own family."""
+    return SIZES.get(name, name).partition(":")[0]

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import timm
+import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from wsss_cli.errors import EnvironmentProblemError, RejectedInputError, UsageError
-from wsss_cli.nets.backbones import BACKBONES, SIZES
+from wsss_cli.nets.backbones import BACKBONES, SIZES, family
 from wsss_cli.nets.backbones.cnn import CNN
 from wsss_cli.nets.backbones.conformer import Conformer
 from wsss_cli.nets.backbones.vit import IMAGENET_MEAN, IMAGENET_STD, ViT
 from wsss_cli.registry import unknown
 
+LARGEST = 4096  # of a dimension in a name
 NORMALISATIONS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "half": ((0.5,) * 3, (0.5,) * 3)}
 
 
@@ -55,11 +58,6 @@ def known_names() -> tuple[str, ...]:
     return (*BACKBONES.names(), *SIZES, *timm.list_models())
 
 
-def family(name: str) -> str:
-    """The name without dimensions: `conformer` of `conformer_small`; a timm network is its own family."""
-    return SIZES.get(name, name).partition(":")[0]
-
-
 def is_ours(name: str) -> bool:
     """Whether the backbone is one of this package."""
     return family(name) in BACKBONES.names()
@@ -76,9 +74,13 @@ def _dimensions(name: str) -> dict[str, float]:
         if key not in known:
             raise UsageError(unknown(f"dimension of backbone {family(name)}", key, tuple(known)))
         try:
-            chosen[key] = float(value)
+            number = float(value)
         except ValueError:
-            raise UsageError(f"--backbone {name}: {key} is '{value}'; write a number.") from None
+            number = math.nan
+        if not 0 < number <= LARGEST or (key != "ratio" and number != int(number)):
+            kind = "number" if key == "ratio" else "whole number"
+            raise UsageError(f"--backbone {name}: {key} is '{value}'; it must be a {kind} up to {LARGEST}.")
+        chosen[key] = number
     return chosen
 
 
@@ -136,6 +138,7 @@ def load_backbone(
         return Loaded(backbone, mean, std)
     if isinstance(model, Conformer):
         return Loaded(model, mean, std)
+    _require_map(model, name)
     return Loaded(CNN(model, _stride(model), frozen_statistics=pretrained or weights is not None), mean, std)
 
 
@@ -152,7 +155,7 @@ def _timm(name: str, *, pretrained: bool, drop_path: float) -> nn.Module:
     for extra in attempts:
         try:
             return timm.create_model(name, pretrained=pretrained, num_classes=0, **extra)
-        except (TypeError, NotImplementedError):  # this family has no such argument
+        except (TypeError, NotImplementedError, AssertionError):  # this family has no such argument
             continue
         except OSError as error:
             raise EnvironmentProblemError(
@@ -175,6 +178,22 @@ def _fill(model: nn.Module, weights: Mapping[str, Tensor], name: str, options: s
                 f"Check {options}."
             )
     model.load_state_dict(given, strict=False)
+
+
+@torch.no_grad()
+def _require_map(model: Any, name: str) -> None:
+    """A `UsageError` unless the network makes a map (B, D, h, w) of an image."""
+    training, side = model.training, 128  # as much as the network with the largest stride and kernels needs
+    try:
+        shape = model.eval().forward_features(torch.zeros(1, 3, side, side)).shape
+    except (RuntimeError, AssertionError, AttributeError):
+        shape = ()
+    model.train(training)
+    if len(shape) != 4 or not shape[2] == shape[3] <= side // 4:
+        raise UsageError(
+            f"'{name}' gives no map of features for an image of any size. "
+            "Choose a vit_, deit_ or conventional convolutional network, such as resnet50."
+        )
 
 
 def _stride(model: nn.Module) -> int:
