@@ -37,8 +37,8 @@ def test_tags_become_masks(tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [
         "run", DATA / "images", "--labels", DATA / "labels.csv", "--list", listing, "--truth", DATA / "masks",
-        "--weights", BACKBONE, "--epochs", "6", "--restart-epochs", "2", "--set", "cls_epochs=-2", "--image-size", "128",
-        "--scale", "0.5",
+        "--weights", BACKBONE, "--epochs", "6", "--restart-epochs", "2", "--set", "cls_epochs=-2",
+        "--image-size", "128", "--scale", "0.5",
         "--seg-epochs", "1", "--device", "cpu", "--workers", "2", "-o", out,
     ]  # fmt: skip
     assert main([str(part) for part in command]) == 0
