@@ -20,8 +20,8 @@ the pixels they were computed from; published ones are stretched by up to 15 pix
 (4) Only the class token's row of each attention matrix is computed, and tiles run in chunks. (5) The gradient is cut
 after the CNN's second stage, as published, where that CNN came with weights; one that starts from nothing learns
 whole. (6) There are logits for any picture: the mean of both branches, or the transformer's where a checkpoint lacks
-the CNN. `--preset paper` gives the published recipe and
-inference, with SGD, whose momentum is 1e-4 (their 0.9 is the power of the schedule).
+the CNN. `--preset paper` gives the published recipe and inference, with SGD, whose momentum is 1e-4 (their 0.9 is the
+power of the schedule).
 """
 
 from __future__ import annotations
