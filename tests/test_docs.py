@@ -94,6 +94,23 @@ def test_every_release_is_documented() -> None:
     assert rows == list(RELEASES.names())
 
 
+def test_options_of_releases_are_documented() -> None:
+    """docs/import-weights.md says which release uses which option, and no option is left out."""
+    rows = {
+        code(row[0]): row[1].split(", ")
+        for row in table(DOCS / "import-weights.md", "Which release uses which option")
+    }
+    uses = {name: RELEASES.load(name).USES for name in RELEASES.names()}
+
+    assert {option: [code(name) for name in names] for option, names in rows.items()} == {
+        option: [name for name in uses if option.removeprefix("--").replace("-", "_") in uses[name]]
+        for option in rows
+    }
+    assert {row.removeprefix("--").replace("-", "_") for row in rows} == {
+        use for used in uses.values() for use in used
+    }
+
+
 def test_every_label_format_is_documented() -> None:
     """README and docs/folders.md name each reader."""
     for name in LABEL_READERS.names():

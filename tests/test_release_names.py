@@ -78,7 +78,7 @@ def test_crt_takes_its_cnn_by_any_name() -> None:
     converted = release("crt").convert(crt(), Given("deits_cam.pth", num_heads=2, cnn=resnet()))
 
     assert converted.beside["cnn"]["name"] == "resnet50"
-    assert converted.absent == ()
+    assert converted.in_file("cnn.trunk.layer4.2.bn3.bias") == "resnet50.layer4.2.bn3.bias"
     expected = {"conv1.weight", "bn1.weight", "bn1.bias", "layer1.0.conv1.weight", "layer2.3.conv2.weight"}
     expected |= {"layer3.5.conv3.weight", "layer4.2.conv1.weight"}
     assert {f"cnn.trunk.{name}" for name in expected} | {"cnn_head.weight"} <= converted.state.keys()
@@ -90,7 +90,7 @@ def test_crt_without_its_cnn_can_still_localise() -> None:
     """The second file may be left out, which is said; one that is no known ResNet is refused."""
     alone = release("crt").convert(crt(), Given("deits_cam.pth", num_heads=2))
 
-    assert alone.absent == ("cnn.", "cnn_head.")
+    assert alone.beside == {"cnn": None}
     assert "No --cnn" in alone.notes[0]
     with pytest.raises(RejectedInputError, match="stages of"):
         release("crt").convert(crt(), Given("a", num_heads=2, cnn={"conv1.weight": torch.zeros(1)}))

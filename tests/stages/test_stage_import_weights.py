@@ -11,63 +11,12 @@ import timm
 import tiny_maps
 import torch
 from safetensors.torch import save_file
+from tiny_releases import SIZES, bring, conformer_release, edges_release, saved, token_release
 from torch import Tensor
 
 from wsss_cli.cli import main
 from wsss_cli.data.checkpoints import read_checkpoint
-from wsss_cli.methods import METHODS
 from wsss_cli.methods.assembly import rebuild
-from wsss_cli.nets import irn
-from wsss_cli.nets.backbones import conformer
-from wsss_cli.nets.backbones.load import load_backbone
-from wsss_cli.nets.classifiers import BranchClassifier
-
-SIZES = "vit:width=12,layers=2,heads=2,patch=4,grid=2"
-
-
-def token_release(classes: int = 3) -> dict[str, Tensor]:
-    """The weights of a tiny MCTformer by the authors' names."""
-    torch.manual_seed(0)
-    module = METHODS.load("mct")
-    method = module.build(load_backbone(SIZES).backbone, classes, module.TrainOptions())
-    return {key.removeprefix("backbone."): value for key, value in method.classifier.state_dict().items()}
-
-
-def conformer_release(classes: int = 3) -> dict[str, Tensor]:
-    """The weights of a tiny Conformer by the authors' names."""
-    torch.manual_seed(0)
-    state = BranchClassifier(conformer.build(width=12, heads=2, ratio=0.125), classes).state_dict()
-    heads = {"head_token": "att_head", "head": "cnn_head"}
-    parts = {key: key.removeprefix("backbone.").partition(".") for key in state}
-    return {
-        f"{heads.get(first, first)}.{rest}".rstrip("."): state[key] for key, (first, _, rest) in parts.items()
-    }
-
-
-def edges_release() -> dict[str, Tensor]:
-    """IRN's weights by the authors' names: some under an alias, one under two, and what a training keeps."""
-    torch.manual_seed(0)
-    state = irn.untrained("resnet50", displacement=True).state_dict()
-    state = {key.replace("trunk.model.", "resnet50."): value for key, value in state.items()}
-    aliases = {
-        "resnet50.conv1.weight": "stage1.0.weight",
-        "resnet50.layer1.0.conv1.weight": "backbone.1.0.0.conv1.weight",
-        "fc_edge6.bias": "edge_layers.5.bias",
-        "fc_dp1.0.weight": "dp_layers.0.0.weight",
-        "mean_shift.running_mean": "dp_layers.6.4.running_mean",
-    }
-    named = {aliases.get(key, key): value for key, value in state.items()}
-    twice = {"edge_layers.0.0.weight": state["fc_edge1.0.weight"]}
-    return {**named, **twice, "path_indices0": torch.zeros(2), "disp_target": torch.zeros(1, 2, 4, 1)}
-
-
-def bring(file: Path, out: Path, *options: str) -> int:
-    return main(["import-weights", str(file), "--num-heads", "2", "-o", str(out), *options])
-
-
-def saved(state: Any, folder: Path, name: str = "weights.pth") -> Path:
-    torch.save(state, folder / name)
-    return folder / name
 
 
 def trained(out: Path) -> Any:
@@ -172,7 +121,7 @@ def test_every_weight_has_its_place(
 ) -> None:
     """A weight that is missing, left over, or of another shape is named as the file names it: exit 4."""
     assert bring(saved(broken(kind), tmp_path), tmp_path / "cls", "--from", "mctformer") == 4
-    assert f"1 weights are {kind}, first '{name}'." in capsys.readouterr().err
+    assert f"1 weight is {kind}, first '{name}'." in capsys.readouterr().err
     assert not (tmp_path / "cls").exists()
 
 
@@ -216,10 +165,12 @@ def test_a_pickle_with_code_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
     assert "this ran" not in capsys.readouterr().out
 
 
-def test_edges_are_for_refine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """IRN's file becomes edges, whatever its aliases; refine takes them without training, and nothing else does."""
-    file, out = saved(edges_release(), tmp_path), tmp_path / "edges"
-    assert bring(file, out) == 0
+def test_edges_are_for_refine(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """IRN's file becomes edges, whatever its aliases, by default in `edges`; refine alone takes them."""
+    file, out = saved(edges_release(), tmp_path), tmp_path / "mine"
+    assert bring(file, out, heads=0) == 0
     assert "use them with 'wsss refine CAMS --checkpoint'" in capsys.readouterr().err
     made = read_checkpoint(out / "ckpt.pt", "edges")
     assert made.about["backbone"] == "resnet50"
@@ -234,13 +185,17 @@ def test_edges_are_for_refine(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main([*command, "--epochs", "3", "-o", str(tmp_path / "other")]) == 2
     assert "--epochs does nothing with --checkpoint, which is trained already." in capsys.readouterr().err
     assert main(["cams", str(out / "ckpt.pt"), str(images), "-o", str(tmp_path / "no")]) == 4
-    assert bring(file, tmp_path / "named", "--classes", "a,b") == 2
+    assert "holds edges. Pass a classifier, made by 'wsss train-cls' or" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert main(["import-weights", str(file), "-q"]) == 0
+    assert (tmp_path / "edges" / "ckpt.pt").read_bytes() == (out / "ckpt.pt").read_bytes()
+    assert not (tmp_path / "cls").exists()
 
 
 def test_edges_of_another_trunk_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A trunk that is no ResNet known here is told by its stages."""
     state = {key: value for key, value in edges_release().items() if "layer3.5" not in key}
-    assert bring(saved(state, tmp_path), tmp_path / "edges") == 4
+    assert bring(saved(state, tmp_path), tmp_path / "edges", heads=0) == 4
     assert "stages of (3, 4, 5, 3) blocks" in capsys.readouterr().err
 
 

@@ -23,7 +23,7 @@ def import_weights(
     ],
     source: Annotated[str, typer.Option("--from", metavar="NAME", help=SOURCES)] = DEFAULT.source,
     num_heads: Annotated[
-        int, typer.Option(help="Attention heads of the transformer; 0: one for 64 channels.")
+        int, typer.Option(help="Attention heads of a transformer; 0: one for 64 channels.")
     ] = DEFAULT.num_heads,
     classes: Annotated[
         str | None, typer.Option(metavar="FILE|A,B,C", help="The class names in the order of the weights.")
@@ -32,9 +32,14 @@ def import_weights(
         str, typer.Option(help="Of a timm classifier: its network; auto: the one the file is named after.")
     ] = DEFAULT.backbone,
     cnn: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The second file of a release of two networks.")
+        Path | None, typer.Option(metavar="FILE", help="Of crt: the second file, with its CNN.")
     ] = None,
-    out: shared.Out = Path("cls"),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Folder to write to; by default cls, of irn edges.", rich_help_panel="Output"
+        ),
+    ] = None,
     overwrite: shared.Overwrite = Execution.overwrite,
     dry_run: shared.DryRun = Execution.dry_run,
     as_json: shared.AsJson = False,
@@ -52,5 +57,8 @@ def import_weights(
     from wsss_cli.stages import import_weights as stage
 
     with job.console as reporter:
-        summary = stage.run(file, out, config, job.execution, reporter, cnn=cnn, classes=classes)
+        summary = stage.run(
+            file, out, config, job.execution, reporter, cnn=cnn, classes=classes,
+            given=job.given(ImportWeightsConfig),
+        )  # fmt: skip
     job.finish(summary)

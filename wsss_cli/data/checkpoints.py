@@ -19,6 +19,15 @@ from wsss_cli.errors import RejectedInputError, UnsafeFileError
 from wsss_cli.text import show
 
 SCHEMA = 1
+KINDS = {
+    "classifier": ("a classifier", "made by 'wsss train-cls' or 'wsss import-weights'", "'wsss cams'"),
+    "segmenter": ("a segmentation network", "made by 'wsss train-seg'", "'wsss predict'"),
+    "edges": (
+        "edges",
+        "made by 'wsss refine --method irn' or 'wsss import-weights --from irn'",
+        "'wsss refine --checkpoint'",
+    ),
+}  # kind -> how it is called, what makes it, what takes it
 
 
 class Checkpoint(NamedTuple):
@@ -69,15 +78,17 @@ def decode_checkpoint(payload: bytes, path: Path, kind: str) -> Checkpoint:
             f"{show(path)} is not a checkpoint of this tool. Pass a ckpt.pt; weights of a backbone go to --weights."
         )
     if about.get("kind") != kind:
-        made = {"classifier": "wsss train-cls", "segmenter": "wsss train-seg", "edges": "wsss refine"}
-        raise RejectedInputError(
-            f"{show(path)} holds a {show(str(about.get('kind')))}; this needs one made by '{made[kind]}'."
-        )
+        found = KINDS.get(str(about.get("kind")), ("something else",))[0]
+        name, made, _ = KINDS[kind]
+        raise RejectedInputError(f"{show(path)} holds {found}. Pass {name}, {made}.")
     return Checkpoint(about, whole["state"], sha256(payload))
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
-    """A state dict from a .safetensors file or a weights-only pickle, wrappers taken off, and the file's sha256."""
+def read_weights(path: Path, *, foreign: bool = False) -> tuple[dict[str, Tensor], str]:
+    """A state dict from a .safetensors file or a weights-only pickle, wrappers taken off, and the file's sha256.
+
+    RejectedInputError for something else, and for a checkpoint of this tool if it must be `foreign`.
+    """
     payload = _payload(path)
     if path.suffix == ".safetensors":
         try:
@@ -87,6 +98,10 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
                 f"{show(path)} is not a whole safetensors file: {show(str(error))}."
             ) from error
     state = _open(path, payload)
+    about = state.get("about") if isinstance(state, dict) else None
+    if foreign and isinstance(about, dict) and about.get("kind") in KINDS:
+        taker = KINDS[about["kind"]][2]
+        raise RejectedInputError(f"{show(path)} is a checkpoint of this tool already. Pass it to {taker}.")
     for wrapper in ("model", "state_dict", "model_state_dict", "state"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]

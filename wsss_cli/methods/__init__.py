@@ -9,7 +9,8 @@ A method is one module, named in `METHODS`, with
     localiser(method, options) -> images -> raw maps     one scale, no mirror: both belong to the caller
     views(options) -> Views                              how the caller looks several times and adds up
 
-A method that trains a CNN beside its backbone says `NEEDS_CNN = True`; its `build` takes that CNN as a fourth value.
+A method that trains a CNN beside its backbone says `NEEDS_CNN = True`; its `build` takes that CNN as a fourth value,
+and `alone(backbone, classes, options)` is the network of a checkpoint whose `cnn` is None: it localises without it.
 """
 
 from __future__ import annotations

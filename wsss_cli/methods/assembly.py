@@ -50,6 +50,8 @@ def untrained(about: Mapping[str, Any]) -> Any:
     module = METHODS.load(about["method"])
     options = module.TrainOptions(**about["options"])
     loaded = Loaded(load_backbone(about["backbone"]).backbone, tuple(about["mean"]), tuple(about["std"]))
+    if takes_cnn(module) and about["cnn"] is None:
+        return module.alone(loaded.backbone, len(about["classes"]), options)
     cnn = _second(about["cnn"]) if takes_cnn(module) else None
     return assemble(module, loaded, len(about["classes"]), options, cnn)
 

@@ -19,8 +19,9 @@ padding always adds a pixel, so that an exact fit gains an empty row of tiles (`
 the pixels they were computed from; published ones are stretched by up to 15 pixels, and mirrored ones moved (`padded`).
 (4) Only the class token's row of each attention matrix is computed, and tiles run in chunks. (5) The gradient is cut
 after the CNN's second stage, as published, where that CNN came with weights; one that starts from nothing learns
-whole. (6) There are logits for any picture: the mean of both branches. `--preset paper` gives the published recipe and
-inference, with SGD, whose momentum is 1e-4 (their 0.9 is the power of the schedule).
+whole. (6) There are logits for any picture: the mean of both branches, or the transformer's where a checkpoint lacks
+the CNN. `--preset paper` gives the published recipe and inference, with SGD, whose momentum is 1e-4 (their 0.9 is the
+power of the schedule).
 """
 
 from __future__ import annotations
@@ -48,6 +49,10 @@ from wsss_cli.registry import require_choice, require_positive
 NEEDS_CNN = True
 CHUNK = 16  # tiles that are localised at once
 BRANCHES = ("transformer", "cnn")
+NO_CNN = (
+    "This checkpoint holds the transformer alone, which has no branch=cnn. Use branch=transformer, or import it "
+    "with its --cnn."
+)
 
 
 @dataclass(frozen=True)
@@ -169,13 +174,15 @@ class TiledClassifier(nn.Module):
 
 
 class Crt(nn.Module):
-    """A `TiledClassifier` and a CNN with a 1x1 convolution, trained together."""
+    """A `TiledClassifier` and a CNN with a 1x1 convolution, trained together; without the CNN it can only look."""
 
-    def __init__(self, backbone: ViT, classes: int, options: TrainOptions, cnn: CNN) -> None:
+    def __init__(self, backbone: ViT, classes: int, options: TrainOptions, cnn: CNN | None) -> None:
         super().__init__()
         self.options = options
         self.classifier = TiledClassifier(backbone, classes, options)
-        self.cnn = cnn
+        self.cnn, self.cut = cnn, False
+        if cnn is None:
+            return
         cnn.undilate()
         self.cut = options.cut and cnn.frozen_statistics
         if self.cut:
@@ -185,10 +192,14 @@ class Crt(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """images (B, 3, H, W) -> logits (B, C), the mean of both branches, which tags better than the transformer."""
         scores: Scores = self.classifier(images)
+        if self.cnn is None:
+            return scores.logits[0]
         return (scores.logits[0] + pooled(self.cnn_maps(images), self.options.pool)) / 2
 
     def cnn_maps(self, images: Tensor) -> Tensor:
         """M_C (B, C, h, w), signed; images (B, 3, H, W)."""
+        if self.cnn is None:
+            raise UsageError(NO_CNN)
         maps: Tensor = self.cnn_head(self.cnn(images, cut=self.cut))
         return maps.float()
 
@@ -239,11 +250,7 @@ def _distance(first: Tensor, second: Tensor, size: tuple[int, int]) -> Tensor:
 
 def build(backbone: ViT, classes: int, options: TrainOptions, cnn: CNN | None = None) -> Crt:
     """The network to train, by default with a small untrained CNN; a wrong kind of network is a `UsageError`."""
-    if backbone.kind != "transformer" or backbone.class_tokens == 0:
-        raise UsageError(
-            "Method 'crt' needs a vision transformer with a class token. "
-            "Choose a --backbone such as deit_tiny_patch16_224, or --method cam."
-        )
+    _require_class_token(backbone)
     branch = load_backbone("tiny-cnn").backbone if cnn is None else cnn
     if not isinstance(branch, CNN):
         raise UsageError(
@@ -251,6 +258,20 @@ def build(backbone: ViT, classes: int, options: TrainOptions, cnn: CNN | None = 
             "Choose a --cnn such as resnet50, or tiny-cnn."
         )
     return Crt(backbone, classes, options, branch)
+
+
+def alone(backbone: ViT, classes: int, options: TrainOptions) -> Crt:
+    """The network without its CNN, of a checkpoint that lacks it."""
+    _require_class_token(backbone)
+    return Crt(backbone, classes, options, None)
+
+
+def _require_class_token(backbone: ViT) -> None:
+    if backbone.kind != "transformer" or backbone.class_tokens == 0:
+        raise UsageError(
+            "Method 'crt' needs a vision transformer with a class token. "
+            "Choose a --backbone such as deit_tiny_patch16_224, or --method cam."
+        )
 
 
 def needs(method: Any) -> str | None:
@@ -261,6 +282,8 @@ def needs(method: Any) -> str | None:
 def localiser(method: Any, options: CamsOptions) -> Localise:
     """images (B, 3, H, W) -> positive maps (B, C, h, w) of one branch."""
     if options.branch == "cnn":
+        if method.cnn is None:
+            raise UsageError(NO_CNN)
         return lambda images: method.cnn_maps(images).relu()
     return lambda images: method.classifier.attended(images, spare=options.spare)
 

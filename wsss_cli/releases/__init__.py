@@ -2,20 +2,23 @@
 
 A release is one module, named in `RELEASES`, with
 
+    USES                                         what it asks the user: "num_heads", "classes", "backbone", "cnn"
     matches(state) -> bool                       whether a table of weights looks like it; must not raise
     convert(state, given) -> Converted           names and dimensions of this toolkit; RejectedInputError, UsageError
 
 `convert` need not check that every weight is there: the network is built from what it says, and the stage compares.
+It may meet a table that `matches` refused, where the user insists, and then names what is missing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from wsss_cli.errors import RejectedInputError, UsageError
 from wsss_cli.registry import Registry
+from wsss_cli.text import show
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +36,12 @@ RELEASES = Registry(
     },
 )
 
+PLAIN_PLACES = {
+    "classifier.backbone.": "",
+    "classifier.": "",
+}  # of a transformer with a head, named like DeiT
 State = Mapping[str, "Tensor"]
+OPTIONAL = "num_batches_tracked"  # older releases of torch did not write it
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and standard deviation
 
 
@@ -64,18 +72,26 @@ class Converted:
     image_size: int
     state: dict[str, Tensor]  # by the names of the method's network
     names: dict[str, str] = field(default_factory=dict)  # of these names, the ones in the file
+    places: dict[str, str] = field(default_factory=dict)  # how names begin -> how they begin in the file
     options: dict[str, Any] = field(default_factory=dict)  # of the method's training
     mean: tuple[float, ...] = IMAGENET[0]
     std: tuple[float, ...] = IMAGENET[1]
     unused: tuple[str, ...] = ()  # names in the file that the network has no use for
-    absent: tuple[str, ...] = ()  # beginnings of names that a file may lack; zeros take their place
+    second: tuple[str, ...] = ()  # beginnings of the names that the second file has
     beside: dict[str, Any] = field(default_factory=dict)  # what else the checkpoint says of its network
     notes: tuple[str, ...] = ()
     kind: str = "classifier"
 
+    def in_file(self, name: str) -> str:
+        """What the file calls the weight `name`, or would call it."""
+        begin = next((begin for begin in self.places if name.startswith(begin)), "")
+        return self.names.get(name) or self.places.get(begin, "") + name.removeprefix(begin)
+
 
 class Release(Protocol):
     """A module in `RELEASES`."""
+
+    USES: tuple[str, ...]
 
     def matches(self, state: State) -> bool: ...
     def convert(self, state: State, given: Given) -> Converted: ...
@@ -85,8 +101,39 @@ def dimensions(state: State, key: str, rank: int) -> tuple[int, ...]:
     """The shape of one entry; RejectedInputError if it is missing or has another number of axes."""
     if key not in state or state[key].ndim != rank:
         found = "is missing" if key not in state else f"has the shape {tuple(state[key].shape)}"
-        raise RejectedInputError(f"The weights are not whole: '{key}' {found}. Check the file and --from.")
+        raise not_whole(key, found)
     return tuple(state[key].shape)
+
+
+def not_whole(key: str, found: str = "is missing") -> RejectedInputError:
+    """The error that names one weight of the file."""
+    return RejectedInputError(f"The weights are not whole: '{key}' {found}. Check the file and --from.")
+
+
+def renamed(state: State, rename: Callable[[str], str]) -> dict[str, str]:
+    """New name -> the name in the file; RejectedInputError where two names of one weight have unequal values."""
+    names: dict[str, str] = {}
+    for key, value in state.items():
+        first = names.setdefault(rename(key), key)
+        other = state[first]
+        if other is not value and not (other.dtype == value.dtype and other.equal(value)):
+            raise RejectedInputError(
+                f"The weights contradict each other: '{show(first)}' and '{show(key)}' are two names of one weight "
+                "and have two values. Check the file."
+            )
+    return names
+
+
+def misfit(own: State, state: State, in_file: Callable[[str], str] = str) -> str:
+    """What keeps `state` from being the weights of the network `own`, its first name as in the file; "" if nothing."""
+    missing = [name for name in own if name not in state and not name.endswith(OPTIONAL)]
+    extra = [name for name in state if name not in own]
+    wrong = [name for name in own if name in state and own[name].shape != state[name].shape]
+    for what, names in (("missing", missing), ("unknown", extra), ("of another shape", wrong)):
+        if names:
+            many = f"{len(names)} weights are" if len(names) > 1 else "1 weight is"
+            return f"{many} {what}, first '{show(in_file(names[0]))}'"
+    return ""
 
 
 def count(names: Iterable[str], prefix: str) -> int:
@@ -104,6 +151,8 @@ def plain_vit(state: State, tokens: int, heads: int, prefix: str = "") -> str:
             f"The weights have {positions} positions for {tokens} tokens and no square of patches. Check the file."
         )
     layers = count(state, f"{prefix}blocks.")
+    if not layers:
+        raise not_whole(f"{prefix}blocks.0.norm1.weight")
     return f"vit:width={width},layers={layers},heads={heads},patch={patch},grid={grid}"
 
 
@@ -128,5 +177,5 @@ def multi_token(method: str, state: State, given: Given, options: Mapping[str, A
     names = {f"classifier.{'' if key.startswith('head.') else 'backbone.'}{key}": key for key in state}
     return Converted(
         method, backbone, classes, grid_side(backbone), {ours: state[key] for ours, key in names.items()}, names,
-        dict(options),
+        PLAIN_PLACES, dict(options),
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """AReAM on DeiT (arXiv 2305.03112): the network and the names of MCTformer-V2, refined by another method.
 
-Its layer entropies are not in the file; they matter to training alone, so the weights of the layers are uniform.
+Its layer entropies are not in the file; no map needs them, so the weights of the layers are uniform. The affinity loss
+had the published weight of 0.1, too little to refine maps by what it trains: `affinity=auto` takes the attention.
 """
 
 from __future__ import annotations
@@ -9,7 +10,14 @@ import torch
 
 from wsss_cli.releases import Converted, Given, State, count, is_multi_token, multi_token
 
-OPTIONS = {"token_spread": 0.0, "token_lr": 1.0, "weights": "uniform"}
+USES = ("num_heads", "classes")
+OPTIONS = {
+    "affinity_weight": 0.1,
+    "cls_epochs": 10,
+    "token_spread": 0.0,
+    "token_lr": 1.0,
+    "weights": "uniform",
+}
 
 
 def matches(state: State) -> bool:

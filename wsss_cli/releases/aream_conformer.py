@@ -11,9 +11,13 @@ import torch
 from wsss_cli.releases import Converted, Given, State, dimensions
 
 HEADS = {"cnn_head": "head", "att_head": "head_token"}
+USES = ("num_heads", "classes")
 CROP = 384  # pixels: side of the published training
 LAYERS = 12
-OPTIONS = {"weights": "uniform", "scales": (0.5, 1.0, 1.5), "head_lr": 10.0}
+OPTIONS = {
+    "weights": "uniform", "affinity_weight": 0.1, "cls_epochs": 2, "scales": (0.5, 1.0, 1.5), "head_lr": 10.0
+}  # fmt: skip
+PLACES = {"classifier.backbone.": "", **{f"classifier.{ours}.": f"{key}." for key, ours in HEADS.items()}}
 
 
 def matches(state: State) -> bool:
@@ -26,10 +30,10 @@ def convert(state: State, given: Given) -> Converted:
     classes, width = dimensions(state, "att_head.weight", 2)
     channels = dimensions(state, "conv_1.conv3.weight", 4)[0]
     names = {_ours(key): key for key in state}
-    renamed = {ours: state[key] for ours, key in names.items()}
-    renamed["entropies"] = torch.zeros(LAYERS, dtype=torch.float64)
+    weights = {ours: state[key] for ours, key in names.items()}
+    weights["entropies"] = torch.zeros(LAYERS, dtype=torch.float64)
     backbone = f"conformer:width={width},heads={given.heads(width)},ratio={channels / 64:g}"
-    return Converted("aream", backbone, classes, CROP, renamed, names, dict(OPTIONS))
+    return Converted("aream", backbone, classes, CROP, weights, names, PLACES, dict(OPTIONS))
 
 
 def _ours(key: str) -> str:

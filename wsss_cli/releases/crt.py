@@ -2,13 +2,24 @@
 
 The transformer's names are DeiT's with a 3x3 convolution as head. The CNN's file holds every weight under several names
 (`resnet50.layer1`, `stage1.4`, `backbone.0.4`), whatever its depth; any of them will do. Maps come from the transformer
-alone: without --cnn the CNN is a small one of zeros, and the checkpoint cannot be trained further.
+alone: without --cnn the network has no CNN, and tags come from the transformer too.
 """
 
 from __future__ import annotations
 
 from wsss_cli.errors import RejectedInputError
-from wsss_cli.releases import IMAGENET, Converted, Given, State, count, dimensions, grid_side, plain_vit
+from wsss_cli.releases import (
+    IMAGENET,
+    PLAIN_PLACES,
+    Converted,
+    Given,
+    State,
+    count,
+    dimensions,
+    grid_side,
+    plain_vit,
+    renamed,
+)
 
 RESNETS = {
     (3, 4, 6, 3): "resnet50",
@@ -23,8 +34,9 @@ ALIASES = {
     "stage3.0.": "layer3.",
     "stage4.0.": "layer4.",
 }
-WITHOUT_CNN = "tiny-cnn"
-ALONE = "No --cnn: the maps need none, but the checkpoint is not for training on."
+USES = ("num_heads", "classes", "cnn")
+SECOND = ("cnn.trunk.", "cnn_head.")
+ALONE = "No --cnn: maps and tags come from the transformer alone."
 
 
 def matches(state: State) -> bool:
@@ -40,24 +52,23 @@ def convert(state: State, given: Given) -> Converted:
     width, classes = dimensions(state, "cls_token", 3)[2], dimensions(state, "head.weight", 4)[0]
     backbone = plain_vit(state, 1, given.heads(width))
     names = {f"classifier.{'' if key.startswith('head.') else 'backbone.'}{key}": key for key in state}
-    weights = {ours: state[key] for ours, key in names.items()}
-    cnn = WITHOUT_CNN
+    weights, places = {ours: state[key] for ours, key in names.items()}, PLAIN_PLACES
+    cnn = None
     if given.cnn is not None:
-        trunk = canonical(given.cnn)
-        cnn = _resnet(trunk)
-        weights |= {_beside(key): value for key, value in trunk.items()}
+        cnn = {"name": _resnet(canonical(given.cnn)), "mean": list(IMAGENET[0]), "std": list(IMAGENET[1])}
+        beside = renamed(given.cnn, lambda key: _beside(_canonical(key)))
+        weights |= {ours: given.cnn[key] for ours, key in beside.items()}
+        names, places = {**names, **beside}, {**places, **_places(given.cnn)}
     side = grid_side(backbone) * 3 // 2  # pixels: the published training has crops of 336 and tiles of 224
     return Converted(
-        "crt", backbone, classes, side, weights, names, {"flat_decay": True},
-        absent=("cnn.", "cnn_head.") if given.cnn is None else (),
-        notes=(ALONE,) if given.cnn is None else (),
-        beside={"cnn": {"name": cnn, "mean": list(IMAGENET[0]), "std": list(IMAGENET[1])}},
+        "crt", backbone, classes, side, weights, names, places, {"flat_decay": True}, second=SECOND,
+        notes=() if cnn else (ALONE,), beside={"cnn": cnn},
     )  # fmt: skip
 
 
 def canonical(state: State) -> State:
     """The weights of the CNN under torchvision's names and `classifier`, each once, whatever alias they stand under."""
-    return {_canonical(key): value for key, value in state.items()}
+    return {name: state[key] for name, key in renamed(state, _canonical).items()}
 
 
 def _canonical(key: str) -> str:
@@ -75,6 +86,13 @@ def _beside(key: str) -> str:
     return (
         f"cnn_head.{key.removeprefix('classifier.')}" if key.startswith("classifier.") else f"cnn.trunk.{key}"
     )
+
+
+def _places(state: State) -> dict[str, str]:
+    """How the names of the CNN begin here and in its file."""
+    trunk = "resnet50." if any(key.startswith("resnet50.") for key in state) else ""
+    head = "newly_added.0." if any(key.startswith("newly_added.") for key in state) else "classifier."
+    return dict(zip(SECOND, (trunk, head), strict=True))
 
 
 def _resnet(state: State) -> str:

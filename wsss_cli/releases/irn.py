@@ -7,8 +7,9 @@ Any of them will do. What the training keeps beside them (pairs of pixels, targe
 from __future__ import annotations
 
 from wsss_cli.errors import RejectedInputError
-from wsss_cli.releases import Converted, Given, State, count
+from wsss_cli.releases import Converted, Given, State, count, not_whole, renamed
 
+USES = ()  # nothing needs to be said
 RESNETS = {(3, 4, 6, 3): "resnet50", (3, 4, 23, 3): "resnet101", (3, 8, 36, 3): "resnet152"}
 STAGES = {
     "stage1.0.": "conv1.",
@@ -27,9 +28,13 @@ def matches(state: State) -> bool:
     return any(_canonical(key) == LAST for key in state)
 
 
-def convert(state: State, given: Given) -> Converted:  # noqa: ARG001 - nothing needs to be said
+def convert(state: State, given: Given) -> Converted:  # noqa: ARG001 - see USES
     """The trunk below `trunk.model`, the heads as they are called."""
-    names = {_ours(_canonical(key)): key for key in state if not key.startswith(TRAINING)}
+    network = {key: value for key, value in state.items() if not key.startswith(TRAINING)}
+    names = renamed(network, lambda key: _ours(_canonical(key)))
+    trunk = "resnet50." if any(key.startswith("resnet50.") for key in state) else ""
+    if "trunk.model.conv1.weight" not in names:
+        raise not_whole(f"{trunk}conv1.weight")
     blocks = tuple(count(names, f"trunk.model.layer{number}.") for number in (1, 2, 3, 4))
     if blocks not in RESNETS:
         raise RejectedInputError(
@@ -38,7 +43,7 @@ def convert(state: State, given: Given) -> Converted:  # noqa: ARG001 - nothing 
     displacement = any(name.startswith("fc_dp") for name in names)
     return Converted(
         "irn", RESNETS[blocks], 0, SIDE, {ours: state[key] for ours, key in names.items()}, names,
-        {"displacement": displacement}, kind="edges",
+        {"trunk.model.": trunk}, {"displacement": displacement}, kind="edges",
         unused=tuple(key for key in state if key.startswith(TRAINING)),
     )  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from wsss_cli.releases import Converted, Given, State, is_multi_token, multi_token
 
+USES = ("num_heads", "classes")
 OPTIONS = {"token_spread": 0.0, "token_lr": 1.0}
 
 

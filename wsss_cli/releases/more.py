@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from wsss_cli.releases import Converted, Given, State, dimensions, plain_vit
 
+USES = ("num_heads", "classes")
 PLACES = {
     "encoder": "classifier.backbone",
     "decoder": "classifier.decoder",
@@ -37,7 +38,8 @@ def convert(state: State, given: Given) -> Converted:
     }  # fmt: skip
     return Converted(
         "more", plain_vit(state, tokens, given.heads(width), PATCHES_OF), classes, SIDE,
-        {ours: state[key] for ours, key in names.items()}, names, options, unused=unused,
+        {ours: state[key] for ours, key in names.items()}, names,
+        {f"{ours}.": f"{part}." for part, ours in PLACES.items()}, options, unused=unused,
     )  # fmt: skip
 
 

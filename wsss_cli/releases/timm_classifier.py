@@ -18,8 +18,9 @@ from wsss_cli.errors import RejectedInputError, UsageError
 from wsss_cli.nets.backbones.cnn import CNN
 from wsss_cli.nets.backbones.load import is_ours, load_backbone, resolve_name
 from wsss_cli.nets.backbones.vit import ViT
-from wsss_cli.releases import Converted, Given, State
+from wsss_cli.releases import Converted, Given, State, misfit, not_whole
 
+USES = ("classes", "backbone")
 HEADS = ("head.fc", "head", "fc", "classifier", "last_linear")
 INSTEAD = "Train a head on this backbone: wsss train-cls --method cam --weights FILE --backbone NAME."
 TOLERANCE = 1e-3  # of the largest logit
@@ -37,9 +38,11 @@ def _head(state: State) -> str | None:
 
 def convert(state: State, given: Given) -> Converted:
     """A `cam` checkpoint of the timm network `given.backbone`; "auto": the one that the file is named after."""
-    name = resolve_name(given.backbone, Path(given.file))
     head = _head(state)
-    if head is None or is_ours(name):
+    if head is None:
+        raise not_whole("head.weight", "or another linear classifier is missing")
+    name = resolve_name(given.backbone, Path(given.file))
+    if is_ours(name):
         raise UsageError(f"--backbone is '{name}'; name the timm network of these weights.")
     weight = state[f"{head}.weight"]
     bias = state.get(f"{head}.bias", weight.new_zeros(len(weight)))
@@ -55,11 +58,10 @@ def convert(state: State, given: Given) -> Converted:
 
 def _classifier(name: str, state: State, classes: int) -> Any:
     model = timm.create_model(name, num_classes=classes)
-    try:
-        model.load_state_dict(dict(state))
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise RejectedInputError(f"The weights do not fit {name}: {first} Check --backbone.") from None
+    wrong = misfit(model.state_dict(), state)
+    if wrong:
+        raise RejectedInputError(f"The weights do not fit {name}: {wrong}. Check --backbone.")
+    model.load_state_dict(dict(state))
     return model.eval()
 
 

@@ -66,6 +66,7 @@ def run(
     work = _work(images, labels, label_format, unlabelled, _picker(listing, limit, images), names, kept)
     method = rebuild(trained.about, trained.state).to(device)
     check_refinement(config.method, method)
+    localise, views = module.localiser(method, options), module.views(options)
     chosen = dataclasses.asdict(options)
     configuration = {**as_dict(config), "options": chosen, "kept": [names[c] for c in kept]}
     facts = {"images": str(images.resolve()), "method": config.method, "tags": work.origin}
@@ -83,7 +84,6 @@ def run(
         for note in work.notes(config):
             reporter.note(note)
         seed_everything(0)
-        localise, views = module.localiser(method, options), module.views(options)
         localiser = _Localiser(method, localise, views, config, trained.about, device, kept)
         _localise_all(folder, work, localiser, reporter)
     return Summary(
