@@ -65,6 +65,19 @@ def test_what_is_set_counts_as_given(here: Path, pretend: Callable[..., Fake]) -
     assert fake.named["given"] == {"flip", "preset"}
 
 
+def test_what_is_typed_is_told_apart(
+    here: Path, pretend: Callable[..., Fake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command that refuses idle options looks at the command line alone; its preset at everything."""
+    (here / "wsss.toml").write_text("batch-size = 4\nweights = 'w.safetensors'\n")
+    monkeypatch.setenv("WSSS_SEED", "3")
+    fake = pretend(summary(), "refine")
+
+    main(["refine", "cams", "--epochs", "2"])
+    assert fake.named["given"] == {"batch_size", "seed", "epochs"}
+    assert fake.named["typed"] == {"epochs"}
+
+
 def test_flag_then_variable_then_file(
     here: Path, pretend: Callable[..., Fake], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -125,9 +125,9 @@ def _vit_state() -> dict[str, Tensor]:
 
 
 def test_weights_of_another_network_are_refused() -> None:
-    """The last line of what torch says, and what to do."""
-    with pytest.raises(RejectedInputError, match="another edge network"):
-        fill(tiny(), frozen().state_dict())
+    """Which is the first that does not fit, and what to do."""
+    with pytest.raises(RejectedInputError, match=r"24 weights are missing, first 'trunk.*Pass another"):
+        fill(tiny(), frozen().state_dict(), "ckpt.pt", "Pass another.")
 
 
 def test_the_published_rate_falls_to_nothing() -> None:

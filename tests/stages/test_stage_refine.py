@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tiny_maps
+import torch
 from PIL import Image
 
+from wsss_cli.cli import main
 from wsss_cli.config import CrfConfig, EvalConfig, Execution, PseudoLabelsConfig, RefineConfig
 from wsss_cli.data.cams import Cam, decode_cam, encode_cam
 from wsss_cli.data.checkpoints import encode_checkpoint, read_checkpoint
@@ -21,7 +24,7 @@ from wsss_cli.data.files import sha256
 from wsss_cli.data.folder import read_item, read_run
 from wsss_cli.data.masks import decode_mask
 from wsss_cli.data.run import Run
-from wsss_cli.errors import OutputMismatchError, RejectedInputError, UsageError, WsssError
+from wsss_cli.errors import ItemError, OutputMismatchError, RejectedInputError, UsageError, WsssError
 from wsss_cli.methods import METHODS
 from wsss_cli.nets.backbones.load import load_backbone
 from wsss_cli.reporter import Reporter, Silent
@@ -234,6 +237,139 @@ def test_later_stages_take_the_folder(cams: Path, tmp_path: Path) -> None:
         run(cams, out, dataclasses.replace(SHORT, epochs=3))
 
 
+@pytest.mark.usefixtures("single_process")
+def test_an_image_without_label_fails_and_is_named(
+    cams: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its failure is the stage's; the same command asks for it again, without another training."""
+    monkeypatch.setattr("wsss_cli.refiners.edges.labels.run_isolated", refusing("c"))
+    notes = tiny_maps.Notes()
+    summary = run(cams, tmp_path / "refine", reporter=notes)
+    assert summary.failures == {"c": "crf-failed: The CRF refused the maps."}
+    assert summary.counts is not None
+    assert (summary.counts.done, summary.counts.failed) == (3, 1)
+    assert any("Labels failed for 1 of 4 images" in text for text in notes.texts)
+    before = payloads(tmp_path / "refine")
+    starts = Starts()
+    again = run(cams, tmp_path / "refine", reporter=starts)
+    assert (again.counts.failed, again.failures) == (1, summary.failures)  # type: ignore[union-attr]
+    assert "training steps" not in starts.texts
+    assert payloads(tmp_path / "refine") == before
+    command = ["refine", str(cams), "-o", str(tmp_path / "refine"), "--epochs", "2", "--batch-size", "2"]
+    assert main([*command, "--set", "steps=8", "--device", "cpu"]) == 3
+    run(cams, tmp_path / "edges", SHORT, checkpoint=tmp_path / "refine" / "ckpt.pt")
+    assert "c" in read_run(tmp_path / "edges").items
+
+
+def test_labels_that_all_fail_say_why(cams: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first reason, not advice on thresholds."""
+    monkeypatch.setattr("wsss_cli.refiners.edges.labels.run_isolated", refusing(*tiny_maps.SCENES))
+    with pytest.raises(
+        RejectedInputError, match="Labels failed for all 4 images, first 'a/1': The CRF refused"
+    ):
+        run(cams, tmp_path / "refine")
+
+
+def refusing(*ids: str) -> Callable[..., Iterator[tuple[str, Any]]]:
+    """Stands for `run_isolated`: in this process, and the work on `ids` fails."""
+
+    def isolated(_: str, items: Iterable[tuple[str, Any]], **__: Any) -> Iterator[tuple[str, Any]]:
+        for id_, _work in items:
+            whole = np.zeros(tiny_maps.SIZE, np.int64) + (0 if id_ in ids else tiny_maps.truth((0, 1)))
+            yield id_, ItemError("crf-failed", "The CRF refused the maps.") if id_ in ids else whole
+
+    return isolated
+
+
+class Starts(Silent):
+    """Keeps what was begun."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def start(self, what: str, total: int) -> None:
+        if total:
+            self.texts.append(what)
+
+
+@pytest.mark.usefixtures("single_process")
+def test_a_folder_is_claimed_before_its_labels(cams: Path, tmp_path: Path) -> None:
+    """Killed among the labels, it refuses other settings; --overwrite with another method leaves nothing of it."""
+    out = tmp_path / "refine"
+    with pytest.raises(Killed):
+        run(cams, out, reporter=Stopping(2))
+    with pytest.raises(OutputMismatchError, match="epochs 2 -> 3"):
+        run(cams, out, dataclasses.replace(SHORT, epochs=3))
+    (out / "labels" / ".wsss-tmp-x").write_bytes(b"")
+    checkpoint = write_classifier(tmp_path / "classifier.pt")
+    anew = Execution(device="cpu", workers=1, overwrite=True)
+    run(cams, out, WALK, checkpoint=checkpoint, execution=anew)
+    run(cams, tmp_path / "clean", WALK, checkpoint=checkpoint)
+    assert payloads(out) == payloads(tmp_path / "clean")
+    assert not (out / "labels").exists()
+    run(cams, out, execution=anew)
+    assert {"labels", "ckpt.pt"} <= {path.name for path in out.iterdir()}
+    (out / "labels" / "notes.txt").write_bytes(b"mine")
+    run(cams, out, WALK, checkpoint=checkpoint, execution=anew)
+    assert payloads(out) == {**payloads(tmp_path / "clean"), "labels/notes.txt": b"mine"}
+
+
+def test_messages_name_the_command_that_made_the_labels(cams: Path, tmp_path: Path) -> None:
+    """'refine-labels' is no command."""
+    with pytest.raises(Killed):
+        run(cams, tmp_path / "refine", reporter=Stopping(2))
+    labels = tmp_path / "refine" / "labels"
+    with pytest.raises(RejectedInputError, match="made by 'wsss refine' for its own use; this needs"):
+        read_run(labels, "pseudo-labels")
+    with pytest.raises(RejectedInputError, match="Run the same 'wsss refine' command again first"):
+        read_run(labels, "refine-labels")
+    with pytest.raises(
+        OutputMismatchError, match="made by 'wsss refine' for its own use, not by 'wsss refine'"
+    ):
+        run(cams, labels)
+
+
+@pytest.mark.usefixtures("single_process")
+def test_trained_edges_ask_for_nothing_of_a_training(cams: Path, tmp_path: Path) -> None:
+    """The manifest holds what decides the bytes; defaults of a training do not part two runs."""
+    run(cams, tmp_path / "made", dataclasses.replace(SHORT, epochs=1))
+    edges = tmp_path / "made" / "ckpt.pt"
+    run(cams, tmp_path / "refine", SHORT, checkpoint=edges)
+    configuration = read_run(tmp_path / "refine").manifest["configuration"]
+    assert set(configuration) == {"method", "preset", "max_side", "normalise", "precision", "options"}
+    assert set(configuration["options"]) == {"canvas", "walk_radius", "beta", "steps"}
+    before = tiny_maps.snapshot(tmp_path / "refine")
+    other = dataclasses.replace(
+        SHORT, seed=3, batch_size=1, precision="fp32", options=("steps=8", "radius=3")
+    )
+    run(cams, tmp_path / "refine", other, checkpoint=edges)
+    assert tiny_maps.snapshot(tmp_path / "refine") == before
+
+
+@pytest.mark.parametrize(
+    ("about", "sentence"),
+    [
+        ({}, "does not say its backbone and mean and std"),
+        ({"backbone": "tiny", "mean": [0.5], "std": [0.5]}, "mean and std are three numbers each"),
+        ({"backbone": "resnet5", "mean": [0.5] * 3, "std": [0.5] * 3}, "describes no edge network: Unknown"),
+        ({"backbone": 5, "mean": [0.5] * 3, "std": [0.5] * 3}, "describes no edge network"),
+        ({"backbone": "tiny", "mean": None, "std": [0.5] * 3}, "describes no edge network"),
+        ({"backbone": "tiny", "mean": [0.5] * 3, "std": [0.5] * 3}, "weights are missing, first 'trunk"),
+    ],
+)
+def test_edges_that_lack_something_are_refused(
+    about: dict[str, Any], sentence: str, cams: Path, tmp_path: Path
+) -> None:
+    """One sentence says what, another which file to pass."""
+    edges = tmp_path / "edges.pt"
+    edges.write_bytes(encode_checkpoint({"kind": "edges", **about}, {"fc_edge6.bias": torch.zeros(1)}))
+    with pytest.raises(
+        RejectedInputError, match=f"edges.pt .*{sentence}.* Pass the ckpt.pt of 'wsss refine'"
+    ):
+        run(cams, tmp_path / "refine", checkpoint=edges)
+    assert not (tmp_path / "refine").exists()
+
+
 # -- walk --------------------------------------------------------------------------------------------------
 
 
@@ -241,7 +377,8 @@ def test_walk_uses_the_checkpoint_that_made_the_maps(images: Path, tmp_path: Pat
     """The manifest of the maps names it; maps keep their size and reach 1; a second run writes nothing."""
     checkpoint = write_classifier(tmp_path / "ckpt.pt")
     cams = made_with(tmp_path / "cams", images, checkpoint, sha256(checkpoint.read_bytes()))
-    summary = run(cams, tmp_path / "refine", WALK)
+    config = dataclasses.replace(WALK, options=("home=0.5",))
+    summary = run(cams, tmp_path / "refine", config)
     assert summary.figures["checkpoint"] == str(checkpoint.resolve())
     found = load(tmp_path / "refine", "a/2")
     assert found.maps.shape == (2, 6, 8)
@@ -250,7 +387,7 @@ def test_walk_uses_the_checkpoint_that_made_the_maps(images: Path, tmp_path: Pat
     configuration = read_run(tmp_path / "refine").manifest["configuration"]
     assert "epochs" not in configuration
     before = tiny_maps.snapshot(tmp_path / "refine")
-    run(cams, tmp_path / "refine", WALK)
+    run(cams, tmp_path / "refine", config)
     assert tiny_maps.snapshot(tmp_path / "refine") == before
 
 
@@ -268,14 +405,55 @@ def test_another_checkpoint_is_not_taken_in_silence(images: Path, tmp_path: Path
         run(unnamed, tmp_path / "refine", WALK)
     cnn = write_classifier(tmp_path / "cnn.pt", "mobilenetv3_small_050")
     tiled = write_classifier(tmp_path / "tiled.pt", name="crt")
-    for other in (cnn, tiled):
-        with pytest.raises(UsageError, match="needs a vision transformer whose attention spans the whole"):
+    for other, why in ((cnn, "has no attention"), (tiled, "sees the picture in tiles")):
+        with pytest.raises(UsageError, match=f"{why}. Name a vision transformer or a Conformer"):
             run(unnamed, tmp_path / "refine", WALK, checkpoint=other)
     assert not (tmp_path / "refine").exists()
     assert run(changed, tmp_path / "refine", WALK, checkpoint=checkpoint).counts.done == 2  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("name", ["cam", "aream"])
+def test_walk_along_a_conformer(name: str, cams: Path, tmp_path: Path) -> None:
+    """Its attention is summed as a transformer's; the maps change where they should."""
+    checkpoint = write_classifier(tmp_path / "ckpt.pt", "conformer:width=32,heads=2,ratio=0.25", name)
+    config = dataclasses.replace(WALK, options=("home=0.5", "scale=3"))
+    assert run(cams, tmp_path / "refine", config, checkpoint=checkpoint).counts.done == 4  # type: ignore[union-attr]
+    found = load(tmp_path / "refine", "a/1").maps
+    assert float(found.max()) == 1.0
+    assert not np.allclose(found / found.max(), tiny_maps.maps((0,)) / 0.8, atol=0.01)
+
+
 # -- both --------------------------------------------------------------------------------------------------
+
+
+def test_a_map_that_came_out_flat_stays_as_it_was(images: Path, tmp_path: Path) -> None:
+    """One patch for the whole image, which leaves nothing to scale; a note says so, and how many maps are empty."""
+    checkpoint = write_classifier(tmp_path / "ckpt.pt")
+    nothing = encode_cam(dataclasses.replace(tiny_maps.cam((1,)), maps=np.zeros((1, 6, 8), np.float32)))
+    cams = tiny_maps.write_cams(tmp_path / "cams", images, {"c": nothing})
+    notes = tiny_maps.Notes()
+    config = dataclasses.replace(WALK, options=("scale=0.3",))
+    summary = run(cams, tmp_path / "refine", config, notes, checkpoint=checkpoint)
+    assert notes.texts == [
+        "1 of 4 maps are zero everywhere.", "3 of 4 maps came out flat and were left as they were."
+    ]  # fmt: skip
+    assert (summary.figures["empty_maps"], summary.figures["flat_maps"]) == (1, 3)
+    kept = decode_cam(read_item(read_run(cams), "a/2"), classes=2).maps
+    assert np.array_equal(load(tmp_path / "refine", "a/2").maps, kept)
+    config = dataclasses.replace(config, normalise="global")
+    run(cams, tmp_path / "global", config, checkpoint=checkpoint)
+    assert float(load(tmp_path / "global", "a/2").maps.min()) > 0
+
+
+@pytest.mark.usefixtures("single_process")
+def test_many_steps_do_not_stretch_rounding(
+    cams: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After more steps than the image can hold a map is flat, and its last digits say nothing."""
+    monkeypatch.setattr("wsss_cli.refiners.edges.labels.run_isolated", refusing())
+    config = dataclasses.replace(SHORT, epochs=1, options=("steps=1000", "beta=0.1"))
+    assert run(cams, tmp_path / "refine", config, limit=1).figures["flat_maps"] == 1
+    assert float(load(tmp_path / "refine", "a/1").maps.max()) == pytest.approx(0.8, abs=1e-3)
 
 
 def test_a_dry_run_writes_nothing(cams: Path, tmp_path: Path) -> None:
@@ -310,13 +488,34 @@ def test_wrong_settings_write_nothing(
 
 
 def test_what_does_nothing_is_refused(cams: Path, tmp_path: Path) -> None:
-    """Settings of the other method are a mistake, not a wish."""
+    """Settings of the other method, typed, are a mistake, not a wish."""
     with pytest.raises(UsageError, match="--epochs does nothing with --method walk"):
-        run(cams, tmp_path / "refine", WALK, given=("method", "epochs"))
+        run(cams, tmp_path / "refine", WALK, typed=("method", "epochs"))
     with pytest.raises(UsageError, match="--weights does nothing with --method walk"):
-        run(cams, tmp_path / "refine", WALK, weights=tmp_path / "w.safetensors")
-    with pytest.raises(UsageError, match="--batch-size does nothing with --checkpoint"):
-        run(cams, tmp_path / "refine", checkpoint=tmp_path / "ckpt.pt")
+        run(cams, tmp_path / "refine", WALK, typed=("weights",))
+    edges = {"checkpoint": tmp_path / "ckpt.pt"}
+    for name in ("batch_size", "weights"):
+        with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} does nothing with --checkpoint"):
+            run(cams, tmp_path / "refine", typed=(name,), **edges)
+    for setting in ("radius=5", "foreground=0.3", "displacement=1", "scale_range=1,2", "optimizer=sgd"):
+        config = dataclasses.replace(SHORT, options=("steps=8", setting))
+        name = setting.partition("=")[0]
+        with pytest.raises(UsageError, match=f"--set {name} does nothing with --checkpoint"):
+            run(cams, tmp_path / "refine", config, typed=("options",), **edges)
+
+
+def test_shared_defaults_may_be_idle(
+    cams: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file or the environment speaks to all commands; only what is typed was meant for this one."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wsss.toml").write_text('batch-size = 4\nweights = "absent.safetensors"\n')
+    monkeypatch.setenv("WSSS_SEED", "3")
+    checkpoint = write_classifier(tmp_path / "classifier.pt")
+    command = ["refine", str(cams), "--method", "walk", "--checkpoint", str(checkpoint)]
+    assert main(command) == 0
+    assert main([*command, "--seed", "3"]) == 2
+    assert "--seed does nothing with --method walk. Leave it out." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

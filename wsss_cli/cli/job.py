@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 Config = TypeVar("Config")
 SOME_FAILED = 3
-TYPED = ("COMMANDLINE", "ENVIRONMENT", "DEFAULT_MAP")
+TYPED = ("COMMANDLINE",)
+GIVEN = (*TYPED, "ENVIRONMENT", "DEFAULT_MAP")
 DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?", re.ASCII)
 
 
@@ -48,7 +49,14 @@ class Job:
     def given(self, kind: type[Any], parameters: Mapping[str, str] | None = None) -> frozenset[str]:
         """The fields of `kind` that the user set, on the command line, in the environment or in a file."""
         names = _own_names(kind) if parameters is None else parameters
-        return frozenset(field for field, name in names.items() if self._typed(name))
+        return frozenset(field for field, name in names.items() if self._source(name) in GIVEN)
+
+    def typed(self, kind: type[Any], *others: str) -> frozenset[str]:
+        """The fields of `kind`, and the parameters `others`, that stand on the command line itself.
+
+        Defaults of a file or of the environment are shared by many commands; only this was meant for the one at hand.
+        """
+        return frozenset(name for name in (*_own_names(kind), *others) if self._source(name) in TYPED)
 
     def _tell_settings(self) -> None:
         """Name what a file decides: it may lie in the folder without being thought of."""
@@ -62,9 +70,6 @@ class Job:
 
     def _limit(self, name: str, total: int) -> int | None:
         return item_limit("--" + name.replace("_", "-"), self._values[name], total)
-
-    def _typed(self, name: str) -> bool:
-        return self._source(name) in TYPED
 
     @property
     def classes(self) -> tuple[str, ...] | None:

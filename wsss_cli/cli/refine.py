@@ -93,5 +93,6 @@ def refine(
             weights=weights,
             checkpoint=checkpoint,
             given=job.given(RefineConfig),
+            typed=job.typed(RefineConfig, "weights"),
         )
     job.finish(summary)

@@ -73,7 +73,7 @@ def decode_checkpoint(payload: bytes, path: Path, kind: str) -> Checkpoint:
     """As `read_checkpoint`, from the bytes of the file at `path`."""
     whole = _open(path, payload)
     about = whole.get("about") if isinstance(whole, dict) else None
-    if not isinstance(about, dict) or "state" not in whole:
+    if not isinstance(about, dict) or not isinstance(whole.get("state"), dict):
         raise RejectedInputError(
             f"{show(path)} is not a checkpoint of this tool. Pass a ckpt.pt; weights of a backbone go to --weights."
         )

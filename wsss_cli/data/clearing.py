@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 from wsss_cli.data import journal as journals
 from wsss_cli.data import manifest as manifests
-from wsss_cli.data.files import remove
+from wsss_cli.data.files import remove, sweep
 from wsss_cli.errors import OutputMismatchError
 from wsss_cli.text import show
 
 RESUME = ".resume.pt"  # the state of a training that was interrupted
+LOCK = ".wsss.lock"
 
 
 def clear(out: Path, stage: str, note: Callable[[str], None]) -> None:
@@ -31,9 +34,32 @@ def clear(out: Path, stage: str, note: Callable[[str], None]) -> None:
             remove(out / item.path)
         for name in old["extras"]:
             remove(out / name)
+    _clear_parts(out, stage, note)
     remove(out / RESUME)
     remove(out / journals.NAME)
     remove(out / manifests.NAME)
+
+
+def _clear_parts(out: Path, stage: str, note: Callable[[str], None]) -> None:
+    """Remove the folders that the command keeps inside its own; one that is not its work, or a link, stays."""
+    for part, (command, name) in manifests.PARTS.items():
+        folder = out / name
+        if command != stage or folder.is_symlink() or not folder.is_dir() or not _is_of(folder, part):
+            continue
+        clear(folder, part, note)
+        sweep(folder)
+        remove(folder / LOCK)  # nobody's: who writes into it holds the outer lock
+        for parent, _, _ in os.walk(folder, topdown=False):
+            with contextlib.suppress(OSError):  # a stranger's file is in it
+                Path(parent).rmdir()
+
+
+def _is_of(folder: Path, stage: str) -> bool:
+    try:
+        manifest = manifests.read_manifest(folder, OutputMismatchError)
+    except OutputMismatchError:
+        return False
+    return manifest is not None and manifest["stage"] == stage
 
 
 def refuse_links(out: Path, folder: Path) -> None:

@@ -42,11 +42,11 @@ def read_run(folder: Path, *stages: str) -> StageFolder:
     name, stage = show(folder.name or str(folder)), manifest["stage"]
     if stages and stage not in stages:
         raise RejectedInputError(
-            f"{name} was made by 'wsss {show(stage)}'; this needs a folder{_made_by(stages)}"
+            f"{name} was made by {manifests.maker(stage)}; this needs a folder{_made_by(stages)}"
         )
     if manifest["status"] == "running":
         raise RejectedInputError(
-            f"{name} is not finished. Run the same 'wsss {show(stage)}' command again first."
+            f"{name} is not finished. Run the same {manifests.command(stage)} command again first."
         )
     journal = manifests.read_whole_journal(folder, manifest)
     return StageFolder(
@@ -71,11 +71,12 @@ def read_item(folder: StageFolder, id: str) -> bytes:  # noqa: A002 - the contra
     if payload is None or sha256(payload) != item.sha256:
         state = "missing" if payload is None else "damaged"
         raise ItemError(
-            "damaged", f"{show(folder.path / item.path)} is {state}. Run 'wsss {folder.stage}' again."
+            "damaged",
+            f"{show(folder.path / item.path)} is {state}. Run {manifests.command(folder.stage)} again.",
         )
     return payload
 
 
 def _made_by(stages: Sequence[str]) -> str:
-    commands = " or ".join(f"'wsss {stage}'" for stage in stages)
+    commands = " or ".join(manifests.command(stage) for stage in stages)
     return f" made by {commands}." if commands else ""

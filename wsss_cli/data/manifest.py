@@ -23,6 +23,8 @@ from wsss_cli.text import show
 NAME = "manifest.json"
 SCHEMA = 1
 REMEDY = "Pass --overwrite or another --out."
+# Stages that are a folder inside another command's: stage -> (that command, the folder's name).
+PARTS = {"refine-labels": ("refine", "labels")}
 _STATUSES = ("running", "complete", "partial")
 _PER_RUN = ("started", "finished", "environment", "version")
 _LONGEST_VALUE = 60
@@ -80,8 +82,19 @@ def read_whole_journal(folder: Path, manifest: Mapping[str, Any]) -> Journal:
 def refuse_other_stage(folder: Path, old: Mapping[str, Any], stage: str, remedy: str) -> None:
     """OutputMismatchError if another command made the folder."""
     if old["stage"] != stage:
-        made, now_ = f"'wsss {show(old['stage'])}'", f"'wsss {stage}'"
-        raise OutputMismatchError(f"{show(folder.name)} was made by {made}, not by {now_}. {remedy}")
+        raise OutputMismatchError(
+            f"{show(folder.name)} was made by {maker(old['stage'])}, not by {maker(stage)}. {remedy}"
+        )
+
+
+def command(stage: str) -> str:
+    """The command, in quotes, that makes folders of this stage."""
+    return f"'wsss {show(PARTS[stage][0] if stage in PARTS else stage)}'"
+
+
+def maker(stage: str) -> str:
+    """Who made a folder of this stage, for messages."""
+    return command(stage) + (" for its own use" if stage in PARTS else "")
 
 
 def compare(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ from wsss_cli import __version__
 from wsss_cli.config import Execution
 from wsss_cli.data import journal as journals
 from wsss_cli.data import manifest as manifests
-from wsss_cli.data.clearing import clear, refuse_links
+from wsss_cli.data.clearing import LOCK, clear, refuse_links
 from wsss_cli.data.files import (
     append_line,
     is_whole,
@@ -34,7 +34,6 @@ from wsss_cli.text import show
 
 __all__ = ["Counts", "Item", "Run", "StageFolder", "read_item", "read_run"]
 
-LOCK = ".wsss.lock"
 _OWN_NAMES = (manifests.NAME, LOCK, journals.NAME, journals.ITEMS)
 _REMEDY = manifests.REMEDY
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from wsss_cli.errors import RejectedInputError
 from wsss_cli.nets.pyramid import Level, Pyramid, empty_pyramid
+from wsss_cli.text import show
 
 EDGE_WIDTH, EDGE_GROUPS = 32, 4
 
@@ -147,12 +148,16 @@ def _cropped(maps: list[Tensor], like: Tensor) -> list[Tensor]:
     return [x[..., :height, :width] for x in maps]
 
 
-def fill(irn: Irn, state: Mapping[str, Tensor]) -> None:
-    """Load trained weights; RejectedInputError if they are another network's."""
-    try:
-        irn.load_state_dict(dict(state))
-    except RuntimeError as error:
-        last = str(error).splitlines()[-1].strip()
-        raise RejectedInputError(
-            f"The weights are of another edge network: {last} Pass --overwrite."
-        ) from None
+def fill(irn: Irn, state: Mapping[str, Tensor], whose: str, remedy: str) -> None:
+    """Load trained weights; RejectedInputError that names `whose` they are if they are another network's."""
+    own = irn.state_dict()
+    missing = [name for name in own if name not in state]
+    extra = [name for name in state if name not in own]
+    wrong = [name for name in own if name in state and own[name].shape != getattr(state[name], "shape", None)]
+    for what, names in (("missing", missing), ("unknown", extra), ("of another shape", wrong)):
+        if names:
+            raise RejectedInputError(
+                f"{whose} is no whole edge network: {len(names)} weights are {what}, first '{show(str(names[0]))}'. "
+                f"{remedy}"
+            )
+    irn.load_state_dict(dict(state))

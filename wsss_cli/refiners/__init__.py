@@ -3,7 +3,7 @@
 A refiner is one module, named in `REFINERS`, with
 
     FIELDS                    the fields of `RefineConfig` that it uses, beside method, preset and options
-    TRAINING                  those of them that do nothing with --checkpoint, because nothing is trained then
+    TRAINING                  those of them, and of Options, that do nothing with --checkpoint, which is trained already
     Options                   a frozen dataclass of its own constants (set with `--set NAME=VALUE`)
     PRESETS                   preset -> values of the configuration and of these options
     build(task) -> Refiner    looks at its input and refuses what cannot work; writes nothing
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from wsss_cli.config import Execution, RefineConfig
     from wsss_cli.data.cam_pairs import CamPairs
     from wsss_cli.data.run import Run
+    from wsss_cli.errors import ItemError
     from wsss_cli.reporter import Reporter
 
 REFINERS = Registry(
@@ -57,6 +58,7 @@ class Refiner(Protocol):
 
     config: RefineConfig  # with what "auto" stands for
     inputs: Mapping[str, Any]  # of the manifest, beside the maps
+    failures: Mapping[str, ItemError]  # of items that `prepare` found unfit
 
     def prepare(self, stage: Run) -> str:
         """Long work before the first image; the fingerprint of what it made, on which every item depends."""

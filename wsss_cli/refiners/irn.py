@@ -19,7 +19,7 @@ step, never built. (9) Its steps are fewer in small images: how far it gets grow
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from wsss_cli.data.folder import StageFolder
 from wsss_cli.data.mask_pairs import MaskPairs, look_at_pairs
 from wsss_cli.data.resume import ResumeFile, clear_resume
 from wsss_cli.data.run import Run
-from wsss_cli.errors import RejectedInputError, UsageError
+from wsss_cli.errors import ItemError, RejectedInputError, UsageError
 from wsss_cli.nets.backbones.load import NORMALISATIONS, resolve_name
 from wsss_cli.nets.irn import Irn, fill
 from wsss_cli.nets.pyramid import LoadedPyramid, empty_pyramid, load_pyramid
@@ -53,14 +53,20 @@ from wsss_cli.refiners.edges.training import EdgeTraining
 from wsss_cli.registry import require_choice
 from wsss_cli.runtime.device import autocast, choose_precision
 from wsss_cli.runtime.seed import seed_everything
+from wsss_cli.text import show
 
 # What --checkpoint makes idle.
-TRAINING = ("backbone", "pretrained", "epochs", "batch_size", "lr", "crop_size", "normalisation", "seed")
+TRAINING = (
+    "backbone", "pretrained", "epochs", "batch_size", "lr", "crop_size", "normalisation", "seed",
+    "foreground", "background", "radius", "optimizer", "momentum", "weight_decay", "displacement", "displacement_lr",
+    "scale_range",
+)  # fmt: skip
 FIELDS = (
     "backbone", "pretrained", "epochs", "batch_size", "lr", "crop_size", "max_side", "normalise", "normalisation",
     "seed", "precision",
 )  # fmt: skip
 
+REMEDY = "Pass the ckpt.pt of 'wsss refine' or of 'wsss import-weights --from irn'."
 STEPS, GRID = 256, 94 * 125  # as published: steps of the walk, and cells of a photograph of 375 x 500
 
 
@@ -148,16 +154,31 @@ def build(task: Task) -> IrnRefiner:
 def _trained(task: Task, path: Path) -> IrnRefiner:
     """The network of a checkpoint, made by `wsss refine` or `wsss import-weights`."""
     made = read_checkpoint(path, "edges")
-    displacement = any(name.startswith("fc_dp") for name in made.state)
+    displacement = any(str(name).startswith("fc_dp") for name in made.state)
     task = dataclasses.replace(task, options=dataclasses.replace(task.options, displacement=displacement))
-    trunk = empty_pyramid(made.about["backbone"])
-    loaded = LoadedPyramid(trunk, tuple(made.about["mean"]), tuple(made.about["std"]))
+    loaded = _described(made.about, path)
     precision = choose_precision(task.config.precision, task.device, training=False)
     config = dataclasses.replace(task.config, backbone=made.about["backbone"], precision=precision)
     inputs = {"checkpoint": {"path": str(path.resolve()), "fingerprint": made.fingerprint}}
     refiner = IrnRefiner(task, config, loaded, inputs, made)
-    fill(refiner.irn, made.state)
+    fill(refiner.irn, made.state, show(path), REMEDY)
     return refiner
+
+
+def _described(about: Mapping[str, Any], path: Path) -> LoadedPyramid:
+    """The empty trunk that a checkpoint speaks of, with its normalisation; RejectedInputError if it does not."""
+    lacks = [name for name in ("backbone", "mean", "std") if name not in about]
+    if lacks:
+        raise RejectedInputError(f"{show(path)} does not say its {' and '.join(lacks)}. {REMEDY}")
+    try:
+        mean, std = (tuple(float(value) for value in about[name]) for name in ("mean", "std"))
+        if (len(mean), len(std)) != (3, 3):
+            raise ValueError("mean and std are three numbers each")
+        return LoadedPyramid(empty_pyramid(about["backbone"]), mean, std)
+    except (TypeError, ValueError, AttributeError, UsageError) as error:
+        raise RejectedInputError(
+            f"{show(path)} describes no edge network: {show(str(error)).rstrip('.')}. {REMEDY}"
+        ) from error
 
 
 class IrnRefiner:
@@ -177,6 +198,7 @@ class IrnRefiner:
         self.irn = Irn(loaded.trunk, displacement=self.options.displacement).to(task.device)
         # What was asked for holds everywhere; chosen by itself it is for the training alone.
         self.looking = "fp32" if task.config.precision == "auto" else config.precision
+        self.failures: dict[str, ItemError] = {}
         self._figures: dict[str, Any] = {}
 
     def prepare(self, stage: Run) -> str:
@@ -184,13 +206,14 @@ class IrnRefiner:
         if self.made is not None:
             self.irn.eval()
             return self.made.fingerprint
-        labels = label_all(self.task, stage.out / "labels")
+        labels = label_all(self.task, stage.out / "labels", stage.begin)
         known = [id_ for id_ in self.task.ids if id_ in labels.items]
+        self._look_at_failures(labels)
         work = self._fingerprint(labels, known)
         payload = stage.kept("ckpt.pt")
         kept = None if payload is None else decode_checkpoint(payload, stage.out / "ckpt.pt", "edges")
         if kept is not None and payload is not None and kept.about.get("work") == work:
-            fill(self.irn, kept.state)
+            fill(self.irn, kept.state, show(stage.out / "ckpt.pt"), "Pass --overwrite.")
             self._figures = kept.about["figures"]
         else:
             stage.begin()
@@ -202,6 +225,24 @@ class IrnRefiner:
         clear_resume(stage.out)
         self.irn.eval()
         return sha256(payload)
+
+    def _look_at_failures(self, labels: StageFolder) -> None:
+        """Images without a label fail: nothing is refined in silence with edges that it took no part in."""
+        for id_, text in labels.failures.items():
+            reason, _, sentence = text.partition(": ")
+            self.failures[id_] = ItemError(reason, sentence)
+        if not self.failures:
+            return
+        total, first = len(self.task.ids), next(iter(self.failures))
+        if not labels.items:
+            raise RejectedInputError(
+                f"Labels failed for all {total} images, first '{show(first)}': {self.failures[first]} "
+                "Mend what it says, or pass trained edges with --checkpoint."
+            )
+        self.task.reporter.note(
+            f"Labels failed for {len(self.failures)} of {total} images, which are neither learnt from nor refined; "
+            "the edges of the others refine them with --checkpoint ckpt.pt and another --out."
+        )
 
     def _fingerprint(self, labels: StageFolder, ids: Sequence[str]) -> str:
         """Of all that decides the network: settings, labels and images."""

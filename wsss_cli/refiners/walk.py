@@ -1,4 +1,4 @@
-"""A random walk over a transformer's own attention: nothing is trained.
+"""A random walk over the attention of a transformer or a Conformer: nothing is trained.
 
 The attention between patches says which belong together. Averaged over heads and layers and balanced, it is the
 transition matrix of a walk that carries a map from where the classifier looked to the rest of the object
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from wsss_cli.data.checkpoints import Checkpoint, read_checkpoint
 from wsss_cli.data.run import Run
-from wsss_cli.errors import RejectedInputError, UsageError
+from wsss_cli.errors import ItemError, RejectedInputError, UsageError
 from wsss_cli.methods.assembly import rebuild
 from wsss_cli.ops.attention import AttentionSum, layer_range
 from wsss_cli.ops.cam import resize
@@ -33,7 +33,7 @@ from wsss_cli.runtime.device import autocast, choose_precision
 from wsss_cli.runtime.seed import seed_everything
 from wsss_cli.text import show
 
-TRAINING = ()
+TRAINING: tuple[str, ...] = ()
 FIELDS = ("max_side", "normalise", "precision")
 
 
@@ -77,10 +77,12 @@ def build(task: Task) -> Walk:
         )
     method = rebuild(trained.about, trained.state)
     tiled = getattr(method.classifier, "tiled", False)
-    if method.classifier.backbone.kind != "transformer" or tiled:
+    if not method.classifier.backbone.layers or tiled:
+        why = "sees the picture in tiles" if tiled else "has no attention"
         raise UsageError(
-            "--method walk needs a vision transformer whose attention spans the whole picture, to walk along. "
-            "Name one with --checkpoint, or use --method irn."
+            "--method walk needs attention over the whole picture to walk along; "
+            f"the classifier of {show(path)} {why}. "
+            "Name a vision transformer or a Conformer with --checkpoint, or use --method irn."
         )
     return Walk(task, path, trained, method.to(task.device))
 
@@ -110,6 +112,7 @@ class Walk:
         self.method, self.about = method, trained.about
         self.fingerprint = trained.fingerprint
         self.inputs = {"checkpoint": {"path": str(path.resolve()), "fingerprint": trained.fingerprint}}
+        self.failures: dict[str, ItemError] = {}
 
     def prepare(self, stage: Run) -> str:  # noqa: ARG002 - nothing to make
         """The checkpoint is all that items depend on."""

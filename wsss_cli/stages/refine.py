@@ -6,7 +6,7 @@ How maps are refined is a module of `wsss_cli.refiners`; this one reads, writes 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from wsss_cli.config import Execution, RefineConfig, as_dict, choose_preset, method_options, require, resolve
 from wsss_cli.data.cam_pairs import open_cam_pairs
 from wsss_cli.data.cams import encode_cam
-from wsss_cli.data.folder import read_run
+from wsss_cli.data.folder import StageFolder, read_run
 from wsss_cli.data.run import Run
 from wsss_cli.data.samples import select
 from wsss_cli.errors import ItemError
@@ -30,6 +30,7 @@ from wsss_cli.runtime.device import choose_device
 from wsss_cli.summary import Summary
 
 ALWAYS = frozenset({"method", "preset", "options"})
+FLAT = 1e-3  # of its maximum: a map that rises by less says only how its numbers were rounded
 
 
 def run(
@@ -44,24 +45,24 @@ def run(
     weights: Path | None = None,
     checkpoint: Path | None = None,
     given: Collection[str] = (),
+    typed: Collection[str] = (),
 ) -> Summary:
     """Refine every map of `cams`; figures: what the refiner tells. One image at a time, so that no batch decides bytes.
 
     `weights` start a trunk that is trained with; `checkpoint` is a trained classifier (walk) or trained edges (irn).
+    The preset leaves alone what is `given`; what is `typed`, `weights` among it, must not be idle.
     """
     device = choose_device(execution.device)
     config, module, options = _resolved(config, given)
-    _require_use(config, module, given, weights, checkpoint)
+    idle = {*module.TRAINING} if checkpoint is not None else set()
+    _require_use(config, module, typed, idle)
     folder = read_run(cams, "cams", "refine")
     ids = tuple(select(sorted({*folder.items, *folder.failures}), listing, limit, str(cams)))
     task = Task(
         open_cam_pairs(folder), ids, config, options, device, execution, reporter, weights, checkpoint
     )
     refiner: Refiner = module.build(task)
-    used = {
-        name: value for name, value in as_dict(refiner.config).items() if name in {*ALWAYS, *module.FIELDS}
-    }
-    configuration = {**used, "options": dataclasses.asdict(options)}
+    configuration = _configuration(refiner.config, options, {*ALWAYS, *module.FIELDS} - idle, idle)
     inputs = {"cams": {"path": str(cams.absolute()), "fingerprint": folder.recipe}, **refiner.inputs}
     with Run(
         out, "refine", configuration=configuration, classes=folder.classes, inputs=inputs, ids=ids, suffix=".npz",
@@ -71,9 +72,12 @@ def run(
             return Summary("refine", out, stage.counts, figures={**configuration, "images": len(ids)})
         made = refiner.prepare(stage)
         _refine_all(stage, task, refiner, made)
-    return Summary(
-        "refine", out, stage.counts, stage.failures, {"method": config.method, **refiner.figures()}
-    )
+    figures = {
+        "method": config.method,
+        **refiner.figures(),
+        **_map_figures(read_run(out, "refine"), reporter),
+    }
+    return Summary("refine", out, stage.counts, stage.failures, figures)
 
 
 def _resolved(config: RefineConfig, given: Collection[str]) -> tuple[RefineConfig, Any, Any]:
@@ -87,19 +91,38 @@ def _resolved(config: RefineConfig, given: Collection[str]) -> tuple[RefineConfi
 def _require_use(
     config: RefineConfig,
     module: Any,
-    given: Collection[str],
-    weights: Path | None,
-    checkpoint: Path | None,
+    typed: Collection[str],
+    idle: Collection[str],
 ) -> None:
-    """Refuse what was typed for another method, or for a training that --checkpoint makes needless."""
-    idle = sorted({*given} - {*module.FIELDS} - ALWAYS)
-    idle += ["weights"] if weights is not None and "backbone" not in module.FIELDS else []
-    where = f"--method {config.method}"
-    if checkpoint is not None and not idle:
-        idle = sorted({*given} & {*module.TRAINING}) + (["weights"] if weights is not None else [])
-        where = "--checkpoint, which is trained already"
-    option = "--" + idle[0].replace("_", "-") if idle else ""
-    require(not idle, f"{option} does nothing with {where}. Leave it out.")
+    """Refuse what was typed for another method, or is `idle` because --checkpoint makes a training needless.
+
+    Defaults of a file or of the environment are shared by many commands, so they may be idle.
+    """
+    fields = {*module.FIELDS, *ALWAYS, *(("weights",) if "backbone" in module.FIELDS else ())}
+    _refuse([_flag(name) for name in sorted({*typed} - fields)], f"--method {config.method}")
+    if idle:
+        settings = [text.partition("=")[0] for text in config.options] if "options" in typed else []
+        flags = [_flag(name) for name in sorted({*typed} & {*idle, "weights"})]
+        flags += [f"--set {name}" for name in settings if name in idle]
+        _refuse(flags, "--checkpoint, which is trained already")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _refuse(flags: Sequence[str], where: str) -> None:
+    """UsageError that names the first of the options."""
+    require(not flags, f"{''.join(flags[:1])} does nothing with {where}. Leave it out.")
+
+
+def _configuration(
+    config: RefineConfig, options: Any, fields: Collection[str], idle: Collection[str]
+) -> dict[str, Any]:
+    """What decides the bytes, as the manifest holds it."""
+    used = {name: value for name, value in as_dict(config).items() if name in fields}
+    own = {name: value for name, value in dataclasses.asdict(options).items() if name not in idle}
+    return {**used, "options": own}
 
 
 def _refine_all(stage: Run, task: Task, refiner: Refiner, made: str) -> None:
@@ -107,6 +130,8 @@ def _refine_all(stage: Run, task: Task, refiner: Refiner, made: str) -> None:
     task.reporter.start("refine", len(todo))
     for id_ in todo:
         try:
+            if id_ in refiner.failures:
+                raise refiner.failures[id_]
             _refine_one(stage, task, refiner, id_, made)
         except ItemError as error:
             stage.fail(id_, error)
@@ -121,7 +146,7 @@ def _inputs(task: Task, id_: str, made: str) -> dict[str, str]:
 
 def _refine_one(stage: Run, task: Task, refiner: Refiner, id_: str, made: str) -> None:
     cam, image, _ = task.pairs.read(id_)
-    maps = cam.maps
+    maps, flat = cam.maps, 0
     if len(cam.classes):
         try:
             found = refiner.refine(_bounded(image, task.config.max_side), torch.from_numpy(maps))
@@ -130,9 +155,12 @@ def _refine_one(stage: Run, task: Task, refiner: Refiner, id_: str, made: str) -
                 raise
             raise ItemError("memory", "The image does not fit into memory. Pass --max-side.") from error
         size = int(maps.shape[1]), int(maps.shape[2])
-        maps = _normalised(resize(found[None].float(), size)[0], task.config.normalise)
+        maps, flat = _normalised(resize(found[None].float(), size)[0].cpu(), maps, task.config.normalise)
     payload = encode_cam(dataclasses.replace(cam, maps=maps))
-    facts = {"size": list(cam.size), "classes": cam.classes.tolist()}
+    empty = int(np.count_nonzero(maps.max(axis=(1, 2)) == 0))
+    facts = {
+        "size": list(cam.size), "classes": cam.classes.tolist(), "empty_maps": empty, "flat_maps": flat
+    }  # fmt: skip
     stage.write(id_, payload, inputs=_inputs(task, id_, made), **facts)
 
 
@@ -142,12 +170,27 @@ def _bounded(image: NDArray[np.uint8], side: int) -> Tensor:
     return resize_image(picture, bounded_size(image.shape, side or max(image.shape)))
 
 
-def _normalised(maps: Tensor, how: str) -> NDArray[np.float32]:
-    """Maps (K, h, w): each from its minimum to its maximum, or all divided by the maximum of all; zeros stay zeros."""
-    if how == "class":
-        maps = maps - maps.amin(dim=(1, 2), keepdim=True)
-        top = maps.amax(dim=(1, 2), keepdim=True)
-    else:
+def _normalised(maps: Tensor, before: NDArray[np.float32], how: str) -> tuple[NDArray[np.float32], int]:
+    """Maps (K, h, w): each from its minimum to its maximum, or all divided by the maximum of all; zeros stay zeros.
+
+    A map that came out flat says nothing of where, and is taken as it was `before`; beside the maps, how many are so.
+    """
+    if how == "global":
         top = maps.max()
-    result: NDArray[np.float32] = (maps / torch.where(top > 0, top, 1)).clamp(0, 1).cpu().numpy()
-    return result
+        return (maps / torch.where(top > 0, top, 1)).clamp(0, 1).numpy(), 0
+    low, top = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
+    flat = (top > 0) & (top - low <= FLAT * top)
+    scaled = ((maps - low) / torch.where(top > low, top - low, 1)).clamp(0, 1)
+    return torch.where(flat, torch.from_numpy(before), scaled).numpy(), int(flat.sum())
+
+
+def _map_figures(made: StageFolder, reporter: Reporter) -> dict[str, Any]:
+    """How many maps of the folder are zero everywhere, and how many came out flat; a note on each."""
+    facts = [item.facts for item in made.items.values()]
+    total = sum(len(fact["classes"]) for fact in facts)
+    empty, flat = (sum(fact.get(name, 0) for fact in facts) for name in ("empty_maps", "flat_maps"))
+    if empty:
+        reporter.note(f"{empty} of {total} maps are zero everywhere.")
+    if flat:
+        reporter.note(f"{flat} of {total} maps came out flat and were left as they were.")
+    return {"empty_maps": empty, "flat_maps": flat}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,8 +24,8 @@ SURE, QUIET = 1.2, 0.6  # times the automatic threshold: the high and the low on
 STAGE = "refine-labels"
 
 
-def label_all(task: Task, out: Path) -> StageFolder:
-    """The labels of all images as a masks folder of its own, resumed as every folder is."""
+def label_all(task: Task, out: Path, begin: Callable[[], None]) -> StageFolder:
+    """The labels of all images as a masks folder of its own, resumed as every folder is; `begin` precedes work."""
     folder = task.pairs.folder
     crf = resolve(CrfConfig(), CRF_PRESETS["irn"], ())
     high, low = _thresholds(task)
@@ -38,6 +38,8 @@ def label_all(task: Task, out: Path) -> StageFolder:
     ) as stage:  # fmt: skip
         inputs = {id_: _label_inputs(task, id_, high, low) for id_ in task.ids}
         todo = [id_ for id_ in task.ids if not stage.finished(id_, inputs[id_])]
+        if todo:
+            begin()
         stage.extra("classes.txt", classes_txt(folder.classes))
         task.reporter.start("labels of sure pixels", len(todo))
         work = _label_work(task, todo, high, low, crf)
