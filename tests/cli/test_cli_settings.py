@@ -69,7 +69,7 @@ def test_what_is_typed_is_told_apart(
     here: Path, pretend: Callable[..., Fake], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A command that refuses idle options looks at the command line alone; its preset at everything."""
-    (here / "wsss.toml").write_text("batch-size = 4\nweights = 'w.safetensors'\n")
+    (here / "wsss.toml").write_text("[refine]\nbatch-size = 4\nweights = 'w.safetensors'\n")
     monkeypatch.setenv("WSSS_SEED", "3")
     fake = pretend(summary(), "refine")
 
