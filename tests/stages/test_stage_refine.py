@@ -509,7 +509,7 @@ def test_shared_defaults_may_be_idle(
 ) -> None:
     """A file or the environment speaks to all commands; only what is typed was meant for this one."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "wsss.toml").write_text('batch-size = 4\nweights = "absent.safetensors"\n')
+    (tmp_path / "wsss.toml").write_text('[refine]\nbatch-size = 4\nweights = "absent.safetensors"\n')
     monkeypatch.setenv("WSSS_SEED", "3")
     checkpoint = write_classifier(tmp_path / "classifier.pt")
     command = ["refine", str(cams), "--method", "walk", "--checkpoint", str(checkpoint)]
