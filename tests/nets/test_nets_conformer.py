@@ -149,8 +149,13 @@ def test_it_segments() -> None:
     assert torch.equal(loaded.backbone.cls_token, classifier["classifier.backbone.cls_token"])
 
 
-def test_trained_and_localised_by_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_trained_and_localised_by_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A training with the affinity loss, and the maps of the published inference by the Conformer's own preset."""
+    monkeypatch.setattr(
+        "wsss_cli.stages.train_cls.loading_processes", lambda *_: 0
+    )  # starting one takes seconds
     (tmp_path / "photos").mkdir()
     noise = np.random.default_rng(0).integers(0, 256, (4, 40, 48, 3), dtype=np.uint8)
     for number, pixels in enumerate(noise):
