@@ -10,7 +10,7 @@ import torch
 
 from wsss_cli.errors import RejectedInputError, UsageError
 from wsss_cli.nets.backbones.cnn import CNN
-from wsss_cli.nets.backbones.load import load_backbone, resolve_cnn
+from wsss_cli.nets.backbones.load import load_backbone, resolve_cnn, resolve_name
 
 
 def cnn(name: str) -> CNN:
@@ -29,6 +29,35 @@ def test_names() -> None:
         resolve_cnn("auto", Path("mine.pth"))
     with pytest.raises(UsageError, match="Did you mean 'resnet152'"):
         resolve_cnn("resnet15", None)
+
+
+def test_a_timm_network_may_carry_arguments() -> None:
+    """`pad_type=same` is how networks taken over from TensorFlow were trained; what timm would not know is refused."""
+    padded = cnn("mobilenetv2_035:pad_type=same").trunk.conv_stem
+    assert type(padded).__name__ == "Conv2dSame"
+    assert type(cnn("mobilenetv2_035").trunk.conv_stem).__name__ == "Conv2d"
+    assert resolve_name("mobilenetv2_035:output_stride=8", None) == "mobilenetv2_035:output_stride=8"
+    assert cnn("test_resnet:output_stride=32").trunk.layer4[0].conv1.dilation == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mobilenetv2_035:checkpoint_path=x.pth", "Unknown argument of a timm network 'checkpoint_path'"),
+        ("mobilenetv2_035:pad_type=valid", "Unknown pad_type 'valid'. Choose one of: same"),
+        ("mobilenetv2_03:pad_type=same", "Did you mean 'mobilenetv2_035'"),
+    ],
+)
+def test_wrong_arguments_of_a_timm_network(name: str, message: str) -> None:
+    """Arguments are few and named: a checkpoint from elsewhere must not choose what timm opens."""
+    with pytest.raises(UsageError, match=message):
+        resolve_name(name, None)
+
+
+def test_an_argument_that_this_network_does_not_take() -> None:
+    """timm alone knows; the sentence says what to leave out."""
+    with pytest.raises(UsageError, match="Leave out what is behind the colon"):
+        load_backbone("resnet18:pad_type=same")
 
 
 def test_weights_that_do_not_fit_name_the_option() -> None:

@@ -1,7 +1,8 @@
 """Networks that turn images into features; `BACKBONES` names the ones that are not timm's.
 
 A name may carry dimensions: `vit:width=48,heads=3` is the network `vit` with these in place of its own (`DIMENSIONS`
-of its module, if there are any to choose). `SIZES` are short names for some of them.
+of its module, if there are any to choose). `SIZES` are short names for some of them. A timm network may carry arguments
+in the same way: `mobilenetv2_100:pad_type=same` (`load.TIMM_ARGUMENTS`).
 """
 
 from wsss_cli.registry import Registry

@@ -20,6 +20,10 @@ from wsss_cli.nets.backbones.vit import IMAGENET_MEAN, IMAGENET_STD, ViT
 from wsss_cli.registry import unknown
 
 LARGEST = 4096  # of a dimension in a name
+TIMM_ARGUMENTS: dict[str, dict[str, Any]] = {  # that a name may carry, as in mobilenetv2_100:pad_type=same
+    "pad_type": {"same": "same"},
+    "output_stride": {"8": 8, "16": 16, "32": 32},
+}
 NORMALISATIONS = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "half": ((0.5,) * 3, (0.5,) * 3)}
 
 
@@ -48,8 +52,8 @@ def resolve_name(name: str, weights: Path | None, *, pretrained: bool = False) -
         name = "tiny" if weights is None else _named_after(weights)
     if is_ours(name):
         _dimensions(name)
-    elif not timm.is_model(name):
-        raise UsageError(unknown("backbone", name, known_names()))
+    else:
+        _timm_arguments(name, "backbone")
     return name
 
 
@@ -84,6 +88,21 @@ def _dimensions(name: str) -> dict[str, float]:
     return chosen
 
 
+def _timm_arguments(name: str, what: str = "backbone") -> dict[str, Any]:
+    """The same for a network of timm; a network or argument that is not known is a `UsageError`."""
+    if not timm.is_model(family(name)):
+        raise UsageError(unknown(what, family(name), known_names()))
+    chosen = {}
+    for part in filter(None, name.partition(":")[2].split(",")):
+        key, _, value = part.partition("=")
+        if key not in TIMM_ARGUMENTS:
+            raise UsageError(unknown("argument of a timm network", key, tuple(TIMM_ARGUMENTS)))
+        if value not in TIMM_ARGUMENTS[key]:
+            raise UsageError(unknown(key, value, tuple(TIMM_ARGUMENTS[key])))
+        chosen[key] = TIMM_ARGUMENTS[key][value]
+    return chosen
+
+
 def resolve_cnn(name: str, weights: Path | None, *, pretrained: bool = False) -> str:
     """As `resolve_name`, for the second network of a method: --cnn and --cnn-weights.
 
@@ -93,8 +112,8 @@ def resolve_cnn(name: str, weights: Path | None, *, pretrained: bool = False) ->
         name = "resnet50" if pretrained else "tiny-cnn"
     elif name == "auto" and weights is not None:
         name = _named_after(weights, "--cnn")
-    if not is_ours(name) and not timm.is_model(name):
-        raise UsageError(unknown("network of --cnn", name, known_names()))
+    if not is_ours(name):
+        _timm_arguments(name, "network of --cnn")
     return name
 
 
@@ -143,8 +162,7 @@ def load_backbone(
 
 
 def _timm(name: str, *, pretrained: bool, drop_path: float) -> nn.Module:
-    if not timm.is_model(name):
-        raise UsageError(unknown("backbone", name, known_names()))
+    given = _timm_arguments(name)
     attempts: tuple[dict[str, Any], ...] = (
         {"dynamic_img_size": True, "drop_path_rate": drop_path},
         {"output_stride": 16, "drop_path_rate": drop_path},
@@ -154,14 +172,15 @@ def _timm(name: str, *, pretrained: bool, drop_path: float) -> nn.Module:
     )
     for extra in attempts:
         try:
-            return timm.create_model(name, pretrained=pretrained, num_classes=0, **extra)
+            return timm.create_model(family(name), pretrained=pretrained, num_classes=0, **(extra | given))
         except (TypeError, NotImplementedError, AssertionError):  # this family has no such argument
             continue
         except OSError as error:
             raise EnvironmentProblemError(
                 f"timm cannot download the weights of '{name}'. Pass a file with --weights."
             ) from error
-    raise UsageError(f"timm cannot build '{name}' without its classifier. Choose another --backbone.")
+    remedy = "Leave out what is behind the colon, or choose" if given else "Choose"
+    raise UsageError(f"timm cannot build '{name}' without its classifier. {remedy} another network.")
 
 
 def _fill(model: nn.Module, weights: Mapping[str, Tensor], name: str, options: str) -> None:
