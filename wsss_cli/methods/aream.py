@@ -64,9 +64,8 @@ from wsss_cli.ops.cam import ACTIVATIONS, Localise, Views, multi_scale, normalis
 from wsss_cli.registry import require_choice, require_positive
 
 AFFINITIES = ("auto", "attention", "learned")
-TAUGHT = (
-    1.0  # weight of the affinity loss from which q beats the attention; at the published 0.1 it is far behind
-)
+# Weight of the affinity loss from which q beats the attention; at the published 0.1 it is far behind.
+TAUGHT = 1.0
 
 
 @dataclass(frozen=True)
@@ -84,9 +83,7 @@ class TrainOptions:
     cls_epochs: int = -5
     class_layers: int = 0  # of the label maps; 0 is all
     par_iterations: int = 10
-    label_mode: str = (
-        "train"  # or eval: stored BatchNorm statistics and no stochastic depth in the label maps
-    )
+    label_mode: str = "train"  # of the label maps; eval: stored BatchNorm statistics, no stochastic depth
     scales: tuple[float, ...] = (1.0,)
     pool: str = "avg"
     token_spread: float = 0.5

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
@@ -79,6 +82,13 @@ def _colour_change() -> v2.RandomChoice:
 
 def _erasing() -> v2.RandomErasing:
     return v2.RandomErasing(p=0.25, scale=(0.02, 0.33), value="random")
+
+
+def bounded_pair(image: NDArray[Any], mask: NDArray[Any], side: int) -> tuple[Tensor, Tensor]:
+    """Image uint8 (H, W, 3) and mask (H, W) as tensors (3, h, w) and (h, w), at most `side` long (0: as they are)."""
+    labels = torch.from_numpy(mask if mask.dtype == np.uint8 else mask.astype(np.int32))
+    picture = torch.from_numpy(image).permute(2, 0, 1).contiguous()
+    return resize_pair(picture, labels, bounded_size(mask.shape, side or max(mask.shape)))
 
 
 def resize_pair(image: Tensor, mask: Tensor, size: list[int]) -> tuple[Tensor, Tensor]:

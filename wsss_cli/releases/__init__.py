@@ -42,6 +42,11 @@ PLAIN_PLACES = {
 }  # of a transformer with a head, named like DeiT
 State = Mapping[str, "Tensor"]
 OPTIONAL = "num_batches_tracked"  # older releases of torch did not write it
+RESNETS = {
+    (3, 4, 6, 3): "resnet50",
+    (3, 4, 23, 3): "resnet101",
+    (3, 8, 36, 3): "resnet152",
+}  # blocks of the stages
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and standard deviation
 
 
@@ -139,6 +144,17 @@ def misfit(own: State, state: State, in_file: Callable[[str], str] = str) -> str
 def count(names: Iterable[str], prefix: str) -> int:
     """How many numbered parts `prefix`0, `prefix`1, ... there are."""
     return len({name.removeprefix(prefix).partition(".")[0] for name in names if name.startswith(prefix)})
+
+
+def resnet(names: Iterable[str], prefix: str, what: str) -> str:
+    """The ResNet with the stages `prefix`layer1 to 4; RejectedInputError, about `what`, for one that is not known."""
+    every = tuple(names)
+    blocks = tuple(count(every, f"{prefix}layer{number}.") for number in (1, 2, 3, 4))
+    if blocks not in RESNETS:
+        raise RejectedInputError(
+            f"{what} has stages of {blocks} blocks; ResNet-50, 101 and 152 are known. Check the file."
+        )
+    return RESNETS[blocks]
 
 
 def plain_vit(state: State, tokens: int, heads: int, prefix: str = "") -> str:

@@ -7,25 +7,19 @@ alone: without --cnn the network has no CNN, and tags come from the transformer 
 
 from __future__ import annotations
 
-from wsss_cli.errors import RejectedInputError
 from wsss_cli.releases import (
     IMAGENET,
     PLAIN_PLACES,
     Converted,
     Given,
     State,
-    count,
     dimensions,
     grid_side,
     plain_vit,
     renamed,
+    resnet,
 )
 
-RESNETS = {
-    (3, 4, 6, 3): "resnet50",
-    (3, 4, 23, 3): "resnet101",
-    (3, 8, 36, 3): "resnet152",
-}  # blocks of the stages
 ALIASES = {
     "stage1.0.": "conv1.",
     "stage1.1.": "bn1.",
@@ -55,7 +49,8 @@ def convert(state: State, given: Given) -> Converted:
     weights, places = {ours: state[key] for ours, key in names.items()}, PLAIN_PLACES
     cnn = None
     if given.cnn is not None:
-        cnn = {"name": _resnet(canonical(given.cnn)), "mean": list(IMAGENET[0]), "std": list(IMAGENET[1])}
+        name = resnet(canonical(given.cnn), "", "The file of --cnn")
+        cnn = {"name": name, "mean": list(IMAGENET[0]), "std": list(IMAGENET[1])}
         beside = renamed(given.cnn, lambda key: _beside(_canonical(key)))
         weights |= {ours: given.cnn[key] for ours, key in beside.items()}
         names, places = {**names, **beside}, {**places, **_places(given.cnn)}
@@ -93,12 +88,3 @@ def _places(state: State) -> dict[str, str]:
     trunk = "resnet50." if any(key.startswith("resnet50.") for key in state) else ""
     head = "newly_added.0." if any(key.startswith("newly_added.") for key in state) else "classifier."
     return dict(zip(SECOND, (trunk, head), strict=True))
-
-
-def _resnet(state: State) -> str:
-    blocks = tuple(count(state, f"layer{number}.") for number in (1, 2, 3, 4))
-    if blocks not in RESNETS:
-        raise RejectedInputError(
-            f"The file of --cnn has stages of {blocks} blocks; ResNet-50, 101 and 152 are known. Check --cnn."
-        )
-    return RESNETS[blocks]

@@ -6,11 +6,9 @@ Any of them will do. What the training keeps beside them (pairs of pixels, targe
 
 from __future__ import annotations
 
-from wsss_cli.errors import RejectedInputError
-from wsss_cli.releases import Converted, Given, State, count, not_whole, renamed
+from wsss_cli.releases import Converted, Given, State, not_whole, renamed, resnet
 
 USES = ()  # nothing needs to be said
-RESNETS = {(3, 4, 6, 3): "resnet50", (3, 4, 23, 3): "resnet101", (3, 8, 36, 3): "resnet152"}
 STAGES = {
     "stage1.0.": "conv1.",
     "stage1.1.": "bn1.",
@@ -35,14 +33,10 @@ def convert(state: State, given: Given) -> Converted:  # noqa: ARG001 - see USES
     trunk = "resnet50." if any(key.startswith("resnet50.") for key in state) else ""
     if "trunk.model.conv1.weight" not in names:
         raise not_whole(f"{trunk}conv1.weight")
-    blocks = tuple(count(names, f"trunk.model.layer{number}.") for number in (1, 2, 3, 4))
-    if blocks not in RESNETS:
-        raise RejectedInputError(
-            f"The trunk has stages of {blocks} blocks; ResNet-50, 101 and 152 are known. Check the file and --from."
-        )
+    backbone = resnet(names, "trunk.model.", "The trunk")
     displacement = any(name.startswith("fc_dp") for name in names)
     return Converted(
-        "irn", RESNETS[blocks], 0, SIDE, {ours: state[key] for ours, key in names.items()}, names,
+        "irn", backbone, 0, SIDE, {ours: state[key] for ours, key in names.items()}, names,
         {"trunk.model.": trunk}, {"displacement": displacement}, kind="edges",
         unused=tuple(key for key in state if key.startswith(TRAINING)),
     )  # fmt: skip

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +23,7 @@ from wsss_cli.errors import RejectedInputError, TooManyFailuresError
 from wsss_cli.nets.backbones.load import NORMALISATIONS, Loaded, resolve_name
 from wsss_cli.nets.backbones.vit import ViT
 from wsss_cli.nets.segmenters import Segmenter, load_trunk
-from wsss_cli.ops.augment import AUGMENTS, JointView, bounded_size, resize_pair
+from wsss_cli.ops.augment import AUGMENTS, JointView, bounded_pair, bounded_size
 from wsss_cli.ops.segmentation import pixel_loss, tag_loss
 from wsss_cli.registry import require_choice
 from wsss_cli.reporter import Reporter
@@ -146,10 +145,7 @@ class _Reader:
 
     def __call__(self, index: int) -> Pair:
         """Image uint8 (3, h, w) and mask (h, w)."""
-        image, mask = self.pairs.read(self.ids[index])
-        labels = torch.from_numpy(mask if mask.dtype == np.uint8 else mask.astype(np.int32))
-        picture = torch.from_numpy(image).permute(2, 0, 1).contiguous()
-        return resize_pair(picture, labels, bounded_size(mask.shape, self.max_side))
+        return bounded_pair(*self.pairs.read(self.ids[index]), self.max_side)
 
 
 class _Training:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +15,7 @@ from wsss_cli.data.mask_pairs import MaskPairs
 from wsss_cli.data.resume import ResumeFile
 from wsss_cli.nets.irn import Irn
 from wsss_cli.nets.pyramid import LoadedPyramid
-from wsss_cli.ops.augment import JointView, bounded_size, resize_pair
+from wsss_cli.ops.augment import JointView, bounded_pair, bounded_size
 from wsss_cli.ops.pair_losses import affinity_losses, displacement_losses, pair_labels, reduced
 from wsss_cli.ops.paths import PairIndex, fitting_radius, pair_affinities
 from wsss_cli.ops.pictures import normalised
@@ -38,10 +37,7 @@ class _Reader:
 
     def __call__(self, index: int) -> Pair:
         """Image uint8 (3, h, w) and label (h, w)."""
-        image, mask = self.pairs.read(self.ids[index])
-        labels = torch.from_numpy(mask if mask.dtype == np.uint8 else mask.astype(np.int32))
-        picture = torch.from_numpy(image).permute(2, 0, 1).contiguous()
-        return resize_pair(picture, labels, bounded_size(mask.shape, self.max_side or max(mask.shape)))
+        return bounded_pair(*self.pairs.read(self.ids[index]), self.max_side)
 
 
 class EdgeTraining:
