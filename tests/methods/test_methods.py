@@ -184,11 +184,8 @@ def test_the_learned_affinity_needs_to_be_taught() -> None:
     assert torch.equal(maps(taught), maps(taught, affinity="learned"))
     assert torch.equal(maps(hardly), maps(hardly, affinity="attention"))
     assert not torch.allclose(maps(taught), maps(hardly))
-    assert not torch.allclose(maps(taught), maps(taught, power=8.0))
     with pytest.raises(UsageError, match="needs a checkpoint trained with aream"):
         maps(make("mct"), affinity="learned")
-    with pytest.raises(UsageError, match="power is 0"):
-        aream.CamsOptions(power=0.0)
 
 
 def test_transformer_methods_refuse_a_cnn() -> None:

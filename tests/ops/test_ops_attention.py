@@ -116,21 +116,32 @@ def test_layer_entropies_see_each_layer() -> None:
 
 
 def test_learned_affinity_is_of_the_deep_layers() -> None:
-    """The mean over deep layers of the sigmoid of the heads' mean, between patches, its rows brought to 1."""
+    """Their attention between patches times the sigmoid of the heads' mean logit, rows brought to 1."""
     learned = LearnedAffinity(prefix=1, first=1)
-    odds = math.log(3)  # a sigmoid of 3/4
+    odds = math.log(3)  # a sigmoid of 3/4, and three times the attention
     learned(0, torch.full((1, 2, 3, 3), 9.0))  # a shallow layer counts for nothing
     deep = torch.zeros(1, 2, 3, 3)
-    deep[0, :, 1, 2] = torch.tensor([odds - 1, odds + 1])
+    deep[0, :, 1, 2] = odds
     learned(1, deep)
     learned(2, deep)
-    expected = torch.tensor([[[0.4, 0.6], [0.5, 0.5]]])
-    torch.testing.assert_close(learned.transition(1.0), expected)
-    expected = torch.tensor([[[4 / 13, 9 / 13], [0.5, 0.5]]])
-    torch.testing.assert_close(learned.transition(2.0), expected)
+    expected = torch.tensor([[[1 / 2 * 1, 3 / 4 * 3], [1.0, 1.0]]])
+    torch.testing.assert_close(learned.transition(), expected / expected.sum(-1, keepdim=True))
+
+
+def test_learned_affinity_averages_heads_and_layers() -> None:
+    """q is of the mean logit of the heads and then a mean of layers; the attention is a mean of both."""
+    torch.manual_seed(0)
+    layers = torch.randn(3, 2, 4, 5, 5)  # (layers, B, heads, T, T)
+    learned = LearnedAffinity(prefix=2, first=1)
+    for number, logits in enumerate(layers):
+        learned(number, logits)
+    q = layers[1:].mean(2)[..., 2:, 2:].sigmoid().mean(0)
+    attention = layers[1:].softmax(-1).mean((0, 2))[..., 2:, 2:]
+    expected = q * attention
+    torch.testing.assert_close(learned.transition(), expected / expected.sum(-1, keepdim=True))
 
 
 def test_learned_affinity_without_a_layer() -> None:
     """Nothing seen is an error, not an empty map."""
     with pytest.raises(ValueError, match="no layer"):
-        LearnedAffinity(0, 3).transition(1.0)
+        LearnedAffinity(0, 3).transition()

@@ -11,8 +11,8 @@ X = ReLU(M), k the split:
     ℒ_l  = ½ Σ_{aff=1}(1−q)/(n₁+1) + ½ Σ_{aff=0} q/(n₀+1)         q = sigmoid(mean_heads A_l^pp), aff of G's patches
     ℒ    = BCE(class-token logits) + BCE(patch logits) + λ/(L−k) Σ_{l≥k} e_l ℒ_l     the last after the warm-up
 
-Inference: X ⊙ mean_l S_l^cp, refined by the mean of S_l^pp as published, or by what ℒ_l trains, the mean over deep
-layers of q, squared, its rows brought to 1.
+Inference: X ⊙ mean_l S_l^cp, refined by the mean of S_l^pp as published, or by the deep layers' S^pp as far as ℒ_l
+lets them, their mean S^pp times their mean q, its rows brought to 1.
 
 A few hundred images give too few steps for λ = 0.1 to change anything. The default trains the tags to the end, then
 starts the learning rate again for 5 epochs with λ = 3. Beside the tags from early on, such a weight costs more of the
@@ -25,11 +25,11 @@ What differs from the authors' code. (1) Entropies are measured on the network i
 on a second, separately trained baseline. (2) On a transformer the un-mirrored view of the label maps is the training
 forward itself, not a second pass; the two differ by stochastic depth alone. (3) Class tokens start apart and learn
 faster, as in `mct`. (4) Final maps use the class attention of the last 3 layers and softplus(M); `--preset paper`
-takes all 12 and ReLU; they are refined by q where the affinity loss had weight. (5) A guard keeps entropies finite
-where a probability underflows. (6) `label_mode=eval` makes label maps with stored BatchNorm statistics. As published
-they take those of the batch, which changes the Conformer's maps by up to 86 % of their range and moves the stored
-statistics three more times in each step. (7) The Conformer's own augmentation (scaled pictures on an empty canvas) is
-not there; `labels` and `losses` take the boxes it would give.
+takes all 12 and ReLU; they are refined by the deep layers and q where the affinity loss had weight. (5) A guard keeps
+entropies finite where a probability underflows. (6) `label_mode=eval` makes label maps with stored BatchNorm
+statistics. As published they take those of the batch, which changes the Conformer's maps by up to 86 % of their range
+and moves the stored statistics three more times in each step. (7) The Conformer's own augmentation (scaled pictures on
+an empty canvas) is not there; `labels` and `losses` take the boxes it would give.
 `--preset paper` gives the published recipe and inference.
 """
 
@@ -111,14 +111,13 @@ class CamsOptions:
     """Last layers whose class attention is used (0: all), and the range of layers whose patch affinity is.
 
     The range is half open and in twelfths of the depth: (5, 10) is layers 5 to 9 of 12, counted from 0.
-    `affinity`: "attention", the mean of S_l^pp as published; "learned", q of the deep layers to `power`; "auto",
-    learned where the affinity loss had weight enough.
+    `affinity`: "attention", the mean of S_l^pp as published; "learned", S^pp times q of the deep layers, without
+    regard to `patch_layers`; "auto", learned where the affinity loss had weight enough.
     `activation` of the patch map where each class has its token, as in `mct`; maps of a plain classifier stay signed.
     """
 
     class_layers: int = 3
     affinity: str = "auto"
-    power: float = 2.0
     patch_layers: tuple[float, ...] = (0.0, 12.0)
     activation: str = "softplus"
     epsilon: float = 1e-20  # of the normalisation; 1e-6 as published flattens faint maps
@@ -127,8 +126,6 @@ class CamsOptions:
     def __post_init__(self) -> None:
         require_choice("activation", self.activation, tuple(ACTIVATIONS))
         require_choice("affinity", self.affinity, AFFINITIES)
-        if not 0 < self.power <= 64:
-            raise UsageError(f"power is {self.power}; it must lie in (0, 64].")
         require_choice("resample", self.resample, ("bilinear", "bytes-floor"))
         if len(self.patch_layers) != 2 or not 0 <= self.patch_layers[0] < self.patch_layers[1] <= 12:
             raise UsageError(
@@ -391,7 +388,7 @@ def localiser(method: Any, options: CamsOptions) -> Localise:
         maps = classifier(images, _both(attention, q)).maps.float()
         many = classifier.tokens_are_classes
         maps = attention.fuse(positive(maps) if many else maps, use_class_tokens=many)
-        return maps if q is None else refine(maps, q.transition(options.power))
+        return maps if q is None else refine(maps, q.transition())
 
     return localise
 

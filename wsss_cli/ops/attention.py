@@ -98,27 +98,29 @@ class DeepLogits:
 
 
 class LearnedAffinity:
-    """Accumulates q = mean over layers l ≥ `first` of σ(mean over heads of A_l^pp): what AReAM's loss trains."""
+    """Accumulates, over the layers from `first` on, q = mean of σ(mean over heads of A_l^pp), which AReAM's loss
+    trains, and S = mean of S_l^pp.
+    """
 
     def __init__(self, prefix: int, first: int) -> None:
         self.prefix = prefix
         self.first = first
-        self._sum: Tensor | None = None
-        self._layers = 0
+        self._q: Tensor | None = None
+        self._attention: Tensor | None = None
 
     @torch.no_grad()
     def __call__(self, layer: int, logits: Tensor) -> None:
         if layer >= self.first:
-            p = self.prefix
-            self._sum = _plus(self._sum, logits.detach().float().mean(dim=1)[:, p:, p:].sigmoid())
-            self._layers += 1
+            p, logits = self.prefix, logits.detach().float()
+            self._q = _plus(self._q, logits.mean(dim=1)[:, p:, p:].sigmoid())
+            self._attention = _plus(self._attention, head_mean(logits)[:, p:, p:])
 
-    def transition(self, power: float) -> Tensor:
-        """q^power with rows that sum to 1, (B, P, P)."""
-        if self._sum is None:
+    def transition(self) -> Tensor:
+        """q ⊙ S with rows that sum to 1, (B, P, P): where a patch looks, as far as that belongs together with it."""
+        if self._q is None or self._attention is None:
             raise ValueError("no layer was seen")
-        q = (self._sum / self._layers) ** power
-        return q / q.sum(dim=-1, keepdim=True)
+        product = self._q * self._attention
+        return product / product.sum(dim=-1, keepdim=True)
 
 
 def _plus(total: Tensor | None, term: Tensor) -> Tensor:
