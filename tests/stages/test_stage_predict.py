@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import torch
 from PIL import Image
 
 from wsss_cli.config import EvalConfig, Execution, PredictConfig
-from wsss_cli.data.checkpoints import encode_checkpoint
+from wsss_cli.data.checkpoints import encode_checkpoint, read_checkpoint
 from wsss_cli.data.folder import read_item, read_run
 from wsss_cli.data.masks import decode_mask, read_classes
 from wsss_cli.errors import OutputMismatchError, RejectedInputError, UnsafeFileError, UsageError
+from wsss_cli.methods import METHODS
+from wsss_cli.methods.assembly import rebuild
 from wsss_cli.nets.backbones.load import load_backbone
 from wsss_cli.nets.segmenters import Scores, Segmenter
 from wsss_cli.reporter import Silent
@@ -223,6 +226,49 @@ def test_list_and_limit(trained: Path, images: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("c.png\nb.png\n")
     segment(trained, images, tmp_path / "out", listing=tmp_path / "list.txt", limit=1)
     assert list(read_run(tmp_path / "out").items) == ["b"]
+
+
+def classifier(path: Path, method: str, **options: Any) -> Path:
+    """A checkpoint of an untrained tiny classifier of `method`, for two classes."""
+    seed_everything(0)
+    module = METHODS.load(method)
+    chosen = module.TrainOptions(**options)
+    net = module.build(load_backbone("tiny").backbone, 2, chosen)
+    about = {
+        "kind": "classifier", "method": method, "backbone": "tiny", "mean": [0.5] * 3, "std": [0.25] * 3,
+        "classes": ["cat", "dog"], "options": dataclasses.asdict(chosen), "image_size": 32,
+    }  # fmt: skip
+    path.write_bytes(encode_checkpoint(about, net.state_dict()))
+    return path
+
+
+def test_a_classifier_with_a_segmentation_branch(images: Path, tmp_path: Path) -> None:
+    """The branch that `more` trains segments any image; its masks are those of the branch itself."""
+    path = classifier(tmp_path / "ckpt.pt", "more", decoder_width=8)
+    for side in (24, 21):  # with and without a part of a patch left over
+        Image.fromarray(np.random.default_rng(1).integers(0, 255, (side, 32, 3), dtype=np.uint8)).save(
+            images / f"{side}.png"
+        )
+    config = PredictConfig(flip=False, tag_weight=0.0)
+    segment(path, images, tmp_path / "out", config)
+    kept = read_checkpoint(path, "classifier")
+    method = rebuild(kept.about, kept.state)
+    for side in (24, 21):
+        pixels = torch.from_numpy(np.array(Image.open(images / f"{side}.png"))).permute(2, 0, 1)
+        with torch.no_grad():
+            scores = method.segment((pixels[None] / 255 - 0.5) / 0.25)
+        assert scores.logits.shape == (1, 3, side, 32)
+        assert scores.tags.shape == (1, 2)
+        expected = scores.logits.argmax(dim=1)[0].numpy()
+        assert (mask(tmp_path / "out", str(side)) == expected).mean() > 0.99
+        assert len(np.unique(expected)) > 1
+
+
+def test_a_classifier_without_one_is_refused(images: Path, tmp_path: Path) -> None:
+    """The sentence says which classifiers do."""
+    with pytest.raises(RejectedInputError, match="a classifier of 'cam', which does not segment"):
+        segment(classifier(tmp_path / "ckpt.pt", "cam"), images, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_damaged_checkpoints_are_refused(images: Path, tmp_path: Path) -> None:

@@ -61,15 +61,15 @@ def encode_safetensors(state: Mapping[str, Tensor]) -> bytes:
     )
 
 
-def read_checkpoint(path: Path, kind: str) -> Checkpoint:
-    """A checkpoint of `kind` ("classifier", "segmenter" or "edges").
+def read_checkpoint(path: Path, *kinds: str) -> Checkpoint:
+    """A checkpoint of one of `kinds` ("classifier", "segmenter" or "edges"), of which the first is the usual one.
 
     RejectedInputError: missing, damaged, or of another kind. UnsafeFileError: it would run code when opened.
     """
-    return decode_checkpoint(_payload(path), path, kind)
+    return decode_checkpoint(_payload(path), path, *kinds)
 
 
-def decode_checkpoint(payload: bytes, path: Path, kind: str) -> Checkpoint:
+def decode_checkpoint(payload: bytes, path: Path, *kinds: str) -> Checkpoint:
     """As `read_checkpoint`, from the bytes of the file at `path`."""
     whole = _open(path, payload)
     about = whole.get("about") if isinstance(whole, dict) else None
@@ -77,9 +77,9 @@ def decode_checkpoint(payload: bytes, path: Path, kind: str) -> Checkpoint:
         raise RejectedInputError(
             f"{show(path)} is not a checkpoint of this tool. Pass a ckpt.pt; weights of a backbone go to --weights."
         )
-    if about.get("kind") != kind:
+    if about.get("kind") not in kinds:
         found = KINDS.get(str(about.get("kind")), ("something else",))[0]
-        name, made, _ = KINDS[kind]
+        name, made, _ = KINDS[kinds[0]]
         raise RejectedInputError(f"{show(path)} holds {found}. Pass {name}, {made}.")
     return Checkpoint(about, whole["state"], sha256(payload))
 

@@ -40,6 +40,7 @@ from torch import Tensor, nn
 
 from wsss_cli.errors import UsageError
 from wsss_cli.methods import FROM_SCRATCH, ParamGroup, Progress
+from wsss_cli.nets import segmenters
 from wsss_cli.nets.backbones.vit import Tokens, ViT
 from wsss_cli.nets.classifiers import GraphClassifier, Scores
 from wsss_cli.nets.gcr import SCORES
@@ -166,6 +167,15 @@ class More(nn.Module):
         """images (B, 3, H, W) -> logits (B, C) of the main head."""
         scores: Scores = self.classifier(images)
         return scores.logits[0]
+
+    def segment(self, images: Tensor) -> segmenters.Scores:
+        """images (B, 3, H, W) -> logits (B, 1 + C, H, W) of the segmentation branch, and tag logits (B, C)."""
+        height, width = images.shape[-2:]
+        unit = self.classifier.backbone.stride
+        padded = F.pad(images, (0, -width % unit, 0, -height % unit))
+        tokens = self.classifier.tokens(padded)
+        pixels = resize(self.classifier.decoder(tokens.patches).float(), (padded.shape[-2], padded.shape[-1]))
+        return segmenters.Scores(pixels[..., :height, :width], self.classifier.logits(tokens)[0])
 
     def losses(self, images: Tensor, targets: Tensor, progress: Progress) -> dict[str, Tensor]:
         """Every term of the present phase, weighted; those of weight 0 are absent."""

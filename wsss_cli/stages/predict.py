@@ -1,9 +1,9 @@
-"""Segmentation checkpoint and images -> one palette PNG an image, at its own size."""
+"""Checkpoint that segments and images -> one palette PNG an image, at its own size."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from wsss_cli.data.masks import IGNORE, classes_txt, encode_mask, ignore_value
 from wsss_cli.data.run import Run
 from wsss_cli.data.samples import Sample, find_images, select
 from wsss_cli.errors import ItemError, RejectedInputError
-from wsss_cli.nets.segmenters import Segmenter, build_segmenter
+from wsss_cli.methods.assembly import rebuild
+from wsss_cli.nets.segmenters import Scores, build_segmenter
 from wsss_cli.ops.augment import bounded_size, resize_image
 from wsss_cli.ops.crf import Pairwise
 from wsss_cli.ops.crf_mask import CrfWork
@@ -34,6 +35,7 @@ from wsss_cli.runtime.seed import seed_everything
 from wsss_cli.summary import Summary
 from wsss_cli.text import show
 
+Segment = Callable[[Tensor], Scores]  # images (B, 3, H, W) -> logits of pixels and of tags
 LEAST_PROBABILITY = 0.01  # classes below it everywhere are left out: the CRF's time grows with their number
 
 
@@ -49,12 +51,12 @@ def run(
     limit: int | None = None,
 ) -> Summary:
     """Segment every image; figures: the classes. One image at a time, so that no batch decides bytes."""
-    trained = read_checkpoint(checkpoint, "segmenter")
+    trained = read_checkpoint(checkpoint, "segmenter", "classifier")
     device = choose_device(execution.device)
     precision = choose_precision(config.precision, device, training=False)
-    segmenter = _segmenter(checkpoint, trained).to(device).eval()
+    segment = _segmenter(checkpoint, trained, device)
     config = dataclasses.replace(
-        config, precision=precision, max_side=config.max_side or trained.about["max_side"]
+        config, precision=precision, max_side=config.max_side or trained.about.get("max_side", 0)
     )
     names = tuple(trained.about["classes"])
     samples = find_images(images)
@@ -73,7 +75,7 @@ def run(
             return Summary("predict", out, folder.counts, figures=figures)
         seed_everything(0)
         folder.extra("classes.txt", classes_txt(names))
-        predictor = _Predictor(segmenter, config, trained.about, device)
+        predictor = _Predictor(segment, config, trained.about, device)
         wanted = set(ids)
         _predict_all(
             folder, [sample for sample in samples if sample.id in wanted], predictor, execution, reporter
@@ -81,14 +83,27 @@ def run(
     return Summary("predict", out, folder.counts, folder.failures, {"classes": list(names)})
 
 
-def _segmenter(path: Path, trained: Checkpoint) -> Segmenter:
+def _segmenter(path: Path, trained: Checkpoint, device: torch.device) -> Segment:
+    """The segmentation network of `wsss train-seg`, or the branch of a classifier that has one."""
+    if trained.about["kind"] == "classifier":
+        method = rebuild(trained.about, trained.state).to(device)
+        if not hasattr(method, "segment"):
+            raise RejectedInputError(
+                f"{show(path)} holds a classifier of '{trained.about['method']}', which does not segment. "
+                "Pass seg/ckpt.pt, made by 'wsss train-seg', or a classifier of 'more'."
+            )
+        branch: Segment = method.segment
+        return branch
     about = trained.about
     try:
-        return build_segmenter(about["backbone"], len(about["classes"]), about["class_tokens"], trained.state)
+        network = build_segmenter(
+            about["backbone"], len(about["classes"]), about["class_tokens"], trained.state
+        )
     except (KeyError, TypeError) as error:
         raise RejectedInputError(
             f"{show(path)} lacks {show(str(error))}, which a segmentation checkpoint holds. Train it again."
         ) from None
+    return network.to(device).eval()
 
 
 def _predict_all(
@@ -174,7 +189,7 @@ def _write(folder: Run, sample: Sample, look: _Look | ItemError, names: Sequence
 class _Predictor:
     """A trained network that looks at one picture."""
 
-    segmenter: Segmenter
+    segment: Segment
     config: PredictConfig
     about: Mapping[str, Any]
     device: torch.device
@@ -182,7 +197,7 @@ class _Predictor:
     @torch.no_grad()
     def look(self, image: NDArray[np.uint8], digest: str) -> _Look:
         """uint8 (H, W, 3) -> probabilities, at no more than `max_side`, of the classes that may be there."""
-        size = bounded_size(image.shape, self.config.max_side)
+        size = bounded_size(image.shape, self.config.max_side or max(image.shape))
         picture = resize_image(torch.from_numpy(image).permute(2, 0, 1), size)
         view = normalised(picture, self.about["mean"], self.about["std"], self.device)
         try:
@@ -202,5 +217,5 @@ class _Predictor:
         return _Look(digest, image.shape[:2], small, found[likely], likely.nonzero()[:, 0].numpy())
 
     def _logits(self, images: Tensor) -> Tensor:
-        scores = self.segmenter(images)
+        scores = self.segment(images)
         return gated(scores.logits, scores.tags, self.config.tag_weight)
