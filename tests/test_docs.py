@@ -229,6 +229,12 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     for stage in STAGES:
         monkeypatch.setattr(wsss_cli.stages, stage, pretend(stage), raising=False)
+
+    def diagnose(*_: Any, **__: Any) -> SimpleNamespace:
+        called.append("doctor")
+        return SimpleNamespace(errors=[], warnings=[], figures={})
+
+    monkeypatch.setattr(wsss_cli.stages, "doctor", SimpleNamespace(run=diagnose), raising=False)
     drawn = SimpleNamespace(run=lambda *_, **__: None)
     monkeypatch.setattr(wsss_cli.stages, "overlay", drawn, raising=False)
     return called

@@ -23,6 +23,7 @@ CONFIGS = {
     "import-weights": config.ImportWeightsConfig,
 }
 WITHOUT_ITEMS = {"import-weights"}
+LOOKING = {"doctor"}  # writes nothing and has nothing to configure
 COMMANDS = cli.build().commands
 
 
@@ -37,7 +38,7 @@ def options(command: str) -> dict[str, Any]:
 
 def test_every_stage_command_has_a_configuration() -> None:
     """No command is forgotten here."""
-    assert set(CONFIGS) | {"run"} == set(COMMANDS)
+    assert set(CONFIGS) | {"run"} | LOOKING == set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", CONFIGS)
@@ -78,9 +79,11 @@ def test_common_options_are_everywhere(command: str) -> None:
     common = {"out", "overwrite", "device", "workers", "dry_run", "as_json", "quiet", "verbose"}
     common |= {"config_file", "max_failures", "allow_failed"}
     common |= set() if command in WITHOUT_ITEMS else {"listing", "limit"}
+    if command in LOOKING:
+        common -= {"out", "overwrite", "dry_run", "max_failures", "allow_failed"}
 
     assert common <= set(options(command))
-    assert options(command)["out"].opts == ["--out", "-o"]
+    assert command in LOOKING or options(command)["out"].opts == ["--out", "-o"]
     assert options(command)["quiet"].opts == ["--quiet", "-q"]
     assert options(command)["verbose"].opts == ["--verbose", "-v"]
 

@@ -21,6 +21,7 @@ from wsss_cli.cli import (
     cams,
     console,
     crf,
+    doctor,
     eval,  # noqa: A004
     import_weights,
     predict,
@@ -55,6 +56,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "eval": eval.evaluate,
     "run": run.run,
     "import-weights": import_weights.import_weights,
+    "doctor": doctor.doctor,
 }
 for _name, _command in COMMANDS.items():
     app.command(_name, epilog=EPILOG)(_command)

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from wsss_cli.summary import Summary
 
 FAILURES_SHOWN = 5
+PARTS_SHOWN = 20  # of a figure with many; --json has them all
 BRIEF = ("miou", "map", "threshold")
 
 
@@ -76,15 +77,20 @@ class Console:
 
     def write_json(self, summary: Summary) -> None:
         """The summary as one JSON object on stdout."""
-        try:
-            sys.stdout.write(json.dumps(json_object(summary), allow_nan=False) + "\n")
-            sys.stdout.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise EnvironmentProblemError(
-                f"Cannot write to stdout: {error.strerror}. The results themselves are in {summary.out}."
-            ) from error
+        _write_stdout(_json(json_object(summary)), f" The results themselves are in {summary.out}.")
+
+    def write_diagnosis(
+        self, figures: Mapping[str, Any], errors: Sequence[str], warnings: Sequence[str], *, as_json: bool
+    ) -> None:
+        """What a check found, on stdout: one JSON object, or figures by topic and then the findings, one a line."""
+        if as_json:
+            whole = {"errors": list(errors), "warnings": list(warnings), **_plain(figures)}
+            _write_stdout(_json(whole))
+            return
+        findings = [*(f"error: {text}" for text in errors), *(f"warning: {text}" for text in warnings)]
+        topics = [] if self._quiet else [line for name in figures for line in _topic(name, figures[name])]
+        verdict = [] if findings else ["Nothing wrong was found."]
+        _write_stdout("\n".join(map(show, [*topics, *findings, *verdict])))
 
     def show_failed(self, failed: int, total: int, out: Path, *, training: bool) -> None:
         """The line that explains exit 3; a finished training takes in mended images only when it starts anew."""
@@ -103,6 +109,33 @@ class Console:
         if lines[shown:]:
             lines[shown:] = [f"  ... and {len(lines) - shown} more (--verbose names them)"]
         write_lines(lines)
+
+
+def _topic(name: str, figures: Mapping[str, Any]) -> list[str]:
+    """A headline and an indented line for each figure; a figure of several parts stays in one line."""
+    lines = [name]
+    for key, value in figures.items():
+        if isinstance(value, Mapping):
+            parts = [f"{part} {_cell(inner)}" for part, inner in value.items()]
+            more = [f"and {len(parts) - PARTS_SHOWN} more"] if parts[PARTS_SHOWN:] else []
+            value = ", ".join(parts[:PARTS_SHOWN] + more)
+        lines.append(f"  {key.replace('_', ' ')}: {value if isinstance(value, str) else _cell(value)}")
+    return lines
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, allow_nan=False)
+
+
+def _write_stdout(text: str, comfort: str = "") -> None:
+    """One text on stdout; `comfort` is said where it cannot be written."""
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise EnvironmentProblemError(f"Cannot write to stdout: {error.strerror}.{comfort}") from error
 
 
 def _write_table(title: str, table: list[tuple[str, str]]) -> None:

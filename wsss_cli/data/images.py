@@ -10,6 +10,7 @@ import re
 import stat
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,29 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[NDArray[np.uin
     payload = read_regular(path)
     image = open_image(payload, show(path), FORMATS, max_pixels)
     return _upright(_rgb(image, show(path)), image), hashlib.sha256(payload).hexdigest()
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What an image file is, as stored: `size` is (H, W) upright, `pixels` the SHA-256 of what a network sees."""
+
+    format: str
+    mode: str
+    size: tuple[int, int]
+    frames: int
+    turned: bool
+    pixels: str
+
+
+def describe(path: Path) -> ImageFacts:
+    """The facts of an image file, read whole; ItemError as `read_image`."""
+    image = open_image(read_regular(path), show(path), FORMATS, MAX_PIXELS)
+    pixels = _upright(_rgb(image, show(path)), image)
+    height, width = pixels.shape[:2]
+    return ImageFacts(
+        image.format or "?", image.mode, (height, width), getattr(image, "n_frames", 1),
+        _orientation(image) != 1, hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest(),
+    )  # fmt: skip
 
 
 def read_regular(path: Path) -> bytes:
@@ -149,12 +173,7 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _upright(pixels: NDArray[np.uint8], image: Image.Image) -> NDArray[np.uint8]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            orientation: Any = image.getexif().get(_ORIENTATION_TAG, 1)
-        except Exception:  # unreadable metadata: no viewer turns such an image either
-            orientation = 1
+    orientation = _orientation(image)
     if orientation in (5, 6, 7, 8):
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):
@@ -162,3 +181,13 @@ def _upright(pixels: NDArray[np.uint8], image: Image.Image) -> NDArray[np.uint8]
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels)
+
+
+def _orientation(image: Image.Image) -> Any:
+    """The EXIF orientation, 1 for upright."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return image.getexif().get(_ORIENTATION_TAG, 1)
+        except Exception:  # unreadable metadata: no viewer turns such an image either
+            return 1

@@ -1,0 +1,315 @@
+"""Environment and data set -> what would fail, what is doubtful, and what to expect, before hours are spent."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+import numpy as np
+import torch
+
+from wsss_cli import __version__
+from wsss_cli.config import CamsConfig, CrfConfig, Execution, TrainClsConfig, TrainSegConfig
+from wsss_cli.data.images import ImageFacts
+from wsss_cli.data.samples import Sample, Unlabelled, find_images, select
+from wsss_cli.errors import EnvironmentProblemError, ItemError, RejectedInputError
+from wsss_cli.labels import Labels, read_labels
+from wsss_cli.nets.backbones.load import load_backbone
+from wsss_cli.ops import census
+from wsss_cli.ops.crf import Pairwise
+from wsss_cli.ops.crf_mask import CrfWork
+from wsss_cli.reporter import Reporter
+from wsss_cli.runtime.device import choose_device
+from wsss_cli.runtime.executor import run_isolated
+from wsss_cli.text import show
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-image", "pydensecrf2")
+EXAMPLES = 3
+SMALL = 64  # pixels; an image with a shorter side has next to no places for a class to be at
+GIB, MIB, MINUTE = 1 << 30, 1 << 20, 60
+MODEL = "deit_tiny_patch16_224"  # whose speed is measured
+SIDE = 224
+SEGMENTATION = 1.3  # how much longer a step of the segmentation takes than one of the classifier
+
+
+@dataclass
+class Diagnosis:
+    """Sentences on what would end a stage and on what is doubtful; `figures` are JSON values, by topic."""
+
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds: one image of 224 pixels in training and in inference; the CRF for a million pixels and two classes."""
+
+    training: float
+    inference: float
+    crf: float
+
+
+def run(
+    images: Path | None,
+    labels: Path | None,
+    execution: Execution,
+    reporter: Reporter,
+    *,
+    listing: Path | None = None,
+    limit: int | None = None,
+    classes: Sequence[str] | None = None,
+    label_format: str = "auto",
+    unlabelled: Unlabelled = "error",
+) -> Diagnosis:
+    """Look at everything, and never stop at the first problem; nothing is written."""
+    found = Diagnosis()
+    device = _device(execution, found)
+    found.figures["environment"] = _environment(device, execution)
+    speed = Speed(*_network_speed(device), _crf_speed(found))
+    if images is None:
+        return found
+    try:
+        samples = find_images(images)
+        wanted = set(select([sample.id for sample in samples], listing, limit, str(images)))
+    except RejectedInputError as error:
+        found.errors.append(str(error))
+        return found
+    chosen = [sample for sample in samples if sample.id in wanted]
+    facts = _survey(chosen, execution, reporter, found)
+    tags = None
+    if labels is not None:
+        try:
+            table = read_labels(labels, format=label_format)
+        except RejectedInputError as error:
+            found.errors.append(str(error))
+        else:
+            tags = _labels(table, {sample.id for sample in samples}, wanted, classes, unlabelled, found)
+    _duplicates(facts, tags, found)
+    if facts:
+        found.figures["expected"] = _expected(facts, tags, speed, execution)
+    return found
+
+
+def _device(execution: Execution, found: Diagnosis) -> torch.device:
+    try:
+        return choose_device(execution.device)
+    except EnvironmentProblemError as error:
+        found.errors.append(str(error))
+        return torch.device("cpu")
+
+
+def _environment(device: torch.device, execution: Execution) -> dict[str, Any]:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "wsss": __version__,
+        "python": platform.python_version(),
+        **{package: _version(package) for package in PACKAGES},
+        "device": f"{device} ({name})",
+        "cores": len(os.sched_getaffinity(0)),
+        "workers": execution.workers or len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB, 1),
+        "free_disk_gib": round(shutil.disk_usage(Path.cwd()).free / GIB, 1),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _network_speed(device: torch.device) -> tuple[float, float]:
+    """Seconds for an image in training and in inference, of a small transformer without its trained weights."""
+    network = load_backbone(MODEL).backbone.to(device)
+    images = torch.zeros(4, 3, SIDE, SIDE, device=device)
+
+    def train() -> None:
+        torch.autograd.backward(network(images).patches.sum())
+
+    @torch.no_grad()
+    def look() -> None:
+        network(images)
+
+    return tuple(_seconds(work, device) / len(images) for work in (train, look))  # type: ignore[return-value]
+
+
+def _seconds(work: Any, device: torch.device) -> float:
+    """Of the second call: the first one also sets everything up."""
+    took = 0.0
+    for _ in range(2):
+        began = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        took = time.perf_counter() - began
+    return took
+
+
+def _crf_speed(found: Diagnosis) -> float:
+    """Seconds of the CRF for a million pixels, tried where it really runs: in a process of its own."""
+    side, crf = 256, CrfConfig()
+    ramp = np.linspace(0, 255, side, dtype=np.uint8)  # noise would take ten times as long as a photograph
+    image = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], ramp[::-1, None]), axis=2)
+    pairwise = Pairwise(
+        crf.gaussian_sxy, crf.gaussian_compat, crf.bilateral_sxy, crf.bilateral_srgb, crf.bilateral_compat
+    )
+    work = CrfWork(image, np.full((2, side, side), 0.5, np.float16), pairwise, crf.iterations)
+    times = [time.perf_counter()]
+    for _, result in run_isolated("wsss_cli.ops.crf_mask:refine", [("1", work), ("2", work)], workers=1):
+        times.append(time.perf_counter())
+        if isinstance(result, ItemError):
+            found.errors.append(f"The CRF does not work here: {result}")
+            return 0.0
+    return (times[2] - times[1]) / (side * side) * 1e6
+
+
+def _survey(
+    samples: Sequence[Sample], execution: Execution, reporter: Reporter, found: Diagnosis
+) -> dict[str, ImageFacts]:
+    """What each readable image is; figures on all."""
+    facts: dict[str, ImageFacts] = {}
+    unreadable: list[str] = []
+    reporter.start("images", len(samples))
+    items = ((sample.id, sample.path) for sample in samples)
+    for id_, result in run_isolated("wsss_cli.data.images:describe", items, workers=execution.workers):
+        if isinstance(result, ItemError):
+            unreadable.append(str(result))
+        else:
+            facts[id_] = result
+        reporter.advance()
+    if unreadable:
+        found.errors.append(f"{len(unreadable)} of {len(samples)} images cannot be read: {_some(unreadable)}")
+    found.figures["images"] = {"count": len(samples), "unreadable": len(unreadable), **_shapes(facts)}
+    doubts: tuple[tuple[str, Callable[[ImageFacts], bool]], ...] = (
+        ("have a side below 64 pixels; classes have hardly a place there", lambda f: min(f.size) < SMALL),
+        ("have several frames; the first is taken", lambda f: f.frames > 1),
+    )
+    for what, doubtful in doubts:
+        ids = [id_ for id_, fact in facts.items() if doubtful(fact)]
+        if ids:
+            found.warnings.append(f"{len(ids)} images {what}: {_some(ids)}.")
+    return facts
+
+
+def _shapes(facts: Mapping[str, ImageFacts]) -> dict[str, Any]:
+    if not facts:
+        return {}
+    areas = sorted((fact.size for fact in facts.values()), key=lambda size: size[0] * size[1])
+    smallest, middle, largest = areas[0], areas[len(areas) // 2], areas[-1]
+    return {
+        "formats": dict(Counter(fact.format for fact in facts.values()).most_common()),
+        "modes": dict(Counter(fact.mode for fact in facts.values()).most_common()),
+        "smallest": _wide(smallest), "median": _wide(middle), "largest": _wide(largest),
+        "turned_by_exif": sum(fact.turned for fact in facts.values()),
+    }  # fmt: skip
+
+
+def _wide(size: tuple[int, int]) -> str:
+    return f"{size[1]}x{size[0]}"
+
+
+def _labels(
+    table: Labels,
+    ids: Collection[str],
+    wanted: Collection[str],
+    classes: Sequence[str] | None,
+    unlabelled: Unlabelled,
+    found: Diagnosis,
+) -> dict[str, frozenset[str]]:
+    """The tags of the wanted images; everything about them that a stage would refuse or that teaches little."""
+    found.warnings += table.notes
+    names = tuple(classes or table.classes)
+    strangers = [f"{show(id_)} ({table.where.get(id_, '?')})" for id_ in table.table if id_ not in ids]
+    if strangers:
+        found.errors.append(f"Labels name {len(strangers)} images that are not there: {_some(strangers)}.")
+    missing = sorted(id_ for id_ in wanted if id_ not in table.table)
+    if missing:
+        text = f"{len(missing)} of {len(wanted)} images have no labels: {_some(missing)}."
+        if unlabelled == "error":
+            found.errors.append(text + " Add rows or pass --unlabelled skip.")
+        else:
+            found.warnings.append(text)
+    tags = {id_: table.table[id_] for id_ in sorted(wanted) if id_ in table.table}
+    unknown = sorted(set().union(*tags.values()) - set(names))
+    if unknown:
+        found.errors.append(f"The labels name classes that --classes leaves out: {_some(unknown)}.")
+    kept = {id_: frozenset(found) & frozenset(names) for id_, found in tags.items()}
+    if not kept:
+        return kept
+    found.warnings += census.findings(kept, names)
+    found.figures["labels"] = {
+        "images": len(kept),
+        "without_a_class": sum(not found for found in kept.values()),
+        "classes_an_image": round(fmean(len(found) for found in kept.values()), 2),
+        "classes": census.counts(kept, names),
+        "together": {f"{one} + {other}": n for (one, other), n in _descending(census.together(kept, names))},
+    }
+    return kept
+
+
+def _descending(pairs: Mapping[tuple[str, str], int]) -> list[tuple[tuple[str, str], int]]:
+    return sorted(pairs.items(), key=lambda item: -item[1])
+
+
+def _duplicates(
+    facts: Mapping[str, ImageFacts], tags: Mapping[str, frozenset[str]] | None, found: Diagnosis
+) -> None:
+    """Pictures that are there more than once; worse if their labels differ."""
+    same: dict[str, list[str]] = {}
+    for id_, fact in facts.items():
+        same.setdefault(fact.pixels, []).append(id_)
+    groups = [ids for ids in same.values() if len(ids) > 1]
+    if not groups:
+        return
+    shown = [" = ".join(map(show, ids)) for ids in groups]
+    found.warnings.append(f"{len(groups)} pictures are there more than once: {_some(shown)}.")
+    contrary = [
+        " and ".join(map(show, ids))
+        for ids in groups
+        if tags and len({tags[id_] for id_ in ids if id_ in tags}) > 1
+    ]
+    if contrary:
+        found.warnings.append(f"{len(contrary)} of them with different labels: {_some(contrary)}.")
+
+
+def _expected(
+    facts: Mapping[str, ImageFacts],
+    tags: Mapping[str, frozenset[str]] | None,
+    speed: Speed,
+    execution: Execution,
+) -> dict[str, Any]:
+    """Minutes and MiB of each stage with its defaults, roughly."""
+    count, workers = len(facts), execution.workers or len(os.sched_getaffinity(0))
+    pixels = median(height * width for height, width in (fact.size for fact in facts.values()))
+    classes = max(1.0, fmean(map(len, tags.values()))) if tags else 1.0
+    views = sum(scale * scale for scale in CamsConfig().scales) * (2 if CamsConfig().flip else 1)
+    minutes = {
+        "train-cls": count * TrainClsConfig().epochs * speed.training,
+        "cams": count * views * pixels / SIDE**2 * speed.inference,
+        "crf": count * pixels / 1e6 * speed.crf * (1 + classes) / 2 / workers,
+        "train-seg": count * TrainSegConfig().epochs * speed.training * SEGMENTATION,
+    }
+    return {
+        "network": MODEL,
+        "minutes": {stage: round(seconds / MINUTE, 1) for stage, seconds in minutes.items()},
+        "mib": {
+            "cams": round(count * classes * pixels / CamsConfig().stride ** 2 * 2 / MIB),
+            "crf": round(count * classes * pixels * 2 / MIB),
+        },
+    }
+
+
+def _some(names: Sequence[str]) -> str:
+    return "; ".join(names[:EXAMPLES]) + (f"; and {len(names) - EXAMPLES} more" if names[EXAMPLES:] else "")
