@@ -50,6 +50,9 @@ def item_limit(option: str, text: str, total: int) -> int | None:
     return int(float(match[1]) * total / 100) if match[1] else int(match[2])
 
 
+LARGE = 1_000_000  # a number of items at which no share above 0.0001 % rounds to none
+
+
 @dataclass(frozen=True)
 class Execution:
     """How a stage is run; never what it writes."""
@@ -253,9 +256,12 @@ class PseudoLabelsConfig:
 
     threshold: str = "auto"  # "auto" or a number in (0, 1)
     ignore_band: float = 0.0  # width of the band around the threshold that becomes "do not know"
+    keep_best: str = "100%"  # how many images get a mask, by their scores: a share or a number
 
     def __post_init__(self) -> None:
         require_threshold(self.threshold, "auto")
+        kept = item_limit("--keep-best", self.keep_best, LARGE)
+        require(kept is not None and kept > 0, f"--keep-best is '{self.keep_best}'; it must be above 0.")
         require(
             0 <= self.ignore_band < 1,
             f"--ignore-band is {self.ignore_band}; it must be at least 0 and below 1.",

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import tiny_maps
 
-from wsss_cli.config import Execution, PseudoLabelsConfig
+from wsss_cli.config import CrfConfig, Execution, PseudoLabelsConfig
 from wsss_cli.data.cams import Cam, encode_cam
 from wsss_cli.data.folder import read_item, read_run
 from wsss_cli.data.masks import decode_mask, read_classes
 from wsss_cli.errors import OutputMismatchError, RejectedInputError, UsageError
 from wsss_cli.reporter import Silent
-from wsss_cli.stages import pseudo_labels
+from wsss_cli.stages import crf, pseudo_labels
 from wsss_cli.summary import Summary
 
 
@@ -116,6 +116,62 @@ def test_marginals_need_no_threshold(tmp_path: Path, images: Path) -> None:
     assert mask(tmp_path / "banded", "a/2")[0, [0, 8, 16]].tolist() == [255, 255, 2]
     label(crf, tmp_path / "given", PseudoLabelsConfig(threshold="0.45"))
     assert mask(tmp_path / "given", "a/2")[0, [0, 8, 16]].tolist() == [0, 1, 2]
+
+
+def test_masks_have_scores(cams: Path, tmp_path: Path) -> None:
+    """One a class in the order of the maps, the least of them for the image, 1 for an image without classes."""
+    label(cams, tmp_path / "masks")
+    facts = {id_: item.facts for id_, item in read_run(tmp_path / "masks").items.items()}
+    assert {id_: len(fact["region_scores"]) for id_, fact in facts.items()} == {
+        "a/1": 1,
+        "a/2": 2,
+        "b": 0,
+        "c": 1,
+    }
+    assert facts["a/2"]["score"] == min(facts["a/2"]["region_scores"])
+    assert facts["b"]["score"] == 1.0
+    assert 0 < facts["a/1"]["score"] < 1
+
+
+def test_scores_of_the_crf_are_taken_over(tmp_path: Path, images: Path) -> None:
+    """They compare the maps before and after it, which only the CRF has seen."""
+    folder = tiny_maps.write_cams(tmp_path / "cams", images)
+    crf.run(folder, tmp_path / "crf", CrfConfig(), Execution(workers=1), Silent())
+    label(tmp_path / "crf", tmp_path / "masks")
+    noted, taken = (
+        {
+            id_: (item.facts["region_scores"], item.facts["score"])
+            for id_, item in read_run(tmp_path / name).items.items()
+        }
+        for name in ("crf", "masks")
+    )
+    assert noted == taken
+    assert noted["b"] == ([], 1.0)
+
+
+@pytest.mark.parametrize("through_crf", [False, True])
+def test_only_the_best_are_kept(tmp_path: Path, images: Path, through_crf: bool) -> None:
+    """The images with the highest scores get a mask, the same ones whatever the maps come from; nothing fails."""
+    weak = tiny_maps.cam((1,))
+    payloads = {"c": encode_cam(dataclasses.replace(weak, maps=0.3 * weak.maps + 0.3))}
+    folder = tiny_maps.write_cams(tmp_path / "cams", images, payloads)
+    if through_crf:
+        crf.run(folder, tmp_path / "crf", CrfConfig(), Execution(workers=1), Silent())
+        folder = tmp_path / "crf"
+    summary = label(folder, tmp_path / "masks", PseudoLabelsConfig(keep_best="75%"))
+    assert list(read_run(tmp_path / "masks").items) == ["a/1", "a/2", "b"]
+    assert summary.figures["left_out"] == 1
+    assert summary.failures == {}
+    fewest = label(folder, tmp_path / "one", PseudoLabelsConfig(keep_best="1"))
+    assert list(read_run(tmp_path / "one").items) == ["b"]
+    assert fewest.figures["images"] == 1
+
+
+@pytest.mark.parametrize("keep", ["0", "0%", "101%", "", "best"])
+def test_what_cannot_be_kept_is_refused(keep: str) -> None:
+    """A number or a share above 0."""
+    with pytest.raises(UsageError, match="--keep-best is"):
+        PseudoLabelsConfig(keep_best=keep)
 
 
 def test_a_second_run_writes_nothing(cams: Path, tmp_path: Path) -> None:

@@ -31,6 +31,10 @@ def pseudo_labels(
     ignore_band: Annotated[
         float, typer.Option(help="Width of the band around the threshold that becomes 'do not know'.")
     ] = DEFAULT.ignore_band,
+    keep_best: Annotated[
+        str,
+        typer.Option(metavar="N|P%", help="Write masks of the images with the highest scores only."),
+    ] = DEFAULT.keep_best,
     out: shared.Out = Path("pseudo-labels"),
     overwrite: shared.Overwrite = Execution.overwrite,
     dry_run: shared.DryRun = Execution.dry_run,

@@ -1,6 +1,7 @@
 """Cams or refine folder -> crf folder: the same maps, snapped to the edges of their images.
 
-The maps written are the CRF's foreground marginals at full image size; the background's is 1 - their sum.
+The maps written are the CRF's foreground marginals at full image size; the background's is 1 - their sum. Beside
+them stand scores of how far each class's region, and the image, may be trusted (`ops.trust`).
 
 Why the default preset is none of the published ones: with them the CRF's start is undecided at 0.5, where seeds are
 best cut at 0.3 to 0.4, and their wide, heavy colour kernels outvote maps as smooth as these. Mending either helps,
@@ -25,6 +26,7 @@ from wsss_cli.data.samples import find_images, select
 from wsss_cli.errors import ItemError, RejectedInputError
 from wsss_cli.ops import crf as ops
 from wsss_cli.ops.pseudo import automatic_threshold
+from wsss_cli.ops.trust import image_score, region_scores
 from wsss_cli.reporter import Reporter
 from wsss_cli.runtime.executor import run_isolated
 from wsss_cli.summary import Summary
@@ -133,7 +135,8 @@ def _refine_all(stage: Run, folder: StageFolder, todo: list[str], plan: _Plan, r
             stage.fail(id_, result)
         else:
             inputs = _inputs(folder, id_, plan.threshold)
-            stage.write(id_, result, inputs=inputs, **folder.items[id_].facts)
+            trust = {"region_scores": result.scores, "score": result.score}
+            stage.write(id_, result.payload, inputs=inputs, **{**folder.items[id_].facts, **trust})
         reporter.advance()
 
 
@@ -150,8 +153,17 @@ def _work(folder: StageFolder, todo: list[str], plan: _Plan) -> Iterator[tuple[s
         yield id_, Work(payload, plan.images[id_], digest, len(folder.classes), plan.config, plan.threshold)
 
 
-def refine(work: Work | ItemError) -> bytes:
-    """One cams file -> the bytes of one crf file; runs in a worker process, which the CRF may crash."""
+@dataclass(frozen=True)
+class Refined:
+    """The bytes of one crf file, and how far each of its classes and the whole may be trusted."""
+
+    payload: bytes
+    scores: list[float]
+    score: float
+
+
+def refine(work: Work | ItemError) -> Refined:
+    """One cams file -> one crf file; runs in a worker process, which the CRF may crash."""
     if isinstance(work, ItemError):
         raise work
     cam = decode_cam(work.cam, classes=work.classes)
@@ -163,16 +175,15 @@ def refine(work: Work | ItemError) -> bytes:
         raise ItemError(
             "size-mismatch", f"size mismatch cam {cam.size[0]}x{cam.size[1]} image {height}x{width}."
         )
+    maps = upsample(cam)
+    start = _start(maps, work.config, work.threshold)
     try:
-        marginals = ops.marginals(
-            image,
-            _start(upsample(cam), work.config, work.threshold),
-            _pairwise(work.config),
-            work.config.iterations,
-        )
+        marginals = ops.marginals(image, start, _pairwise(work.config), work.config.iterations)
     except ValueError as error:
         raise ItemError("crf-failed", f"The CRF refused '{show(work.image)}': {error}.") from None
-    return encode_cam(replace(cam, maps=np.clip(marginals[1:], 0.0, 1.0)))
+    regions = region_scores(maps, start.argmax(axis=0), marginals.argmax(axis=0))
+    payload = encode_cam(replace(cam, maps=np.clip(marginals[1:], 0.0, 1.0)))
+    return Refined(payload, regions.round(4).tolist(), round(image_score(regions), 4))
 
 
 def _start(maps: NDArray[np.float32], config: CrfConfig, threshold: float) -> NDArray[np.float32]:

@@ -3,18 +3,22 @@
 Maps of 'wsss cams' and 'wsss refine' are cut at a threshold, by default one that is found without truth.
 Marginals of 'wsss crf' need none: the most probable of background and classes wins; a given number is a threshold
 on the marginal.
+
+Every mask has scores of how far its regions may be trusted (`ops.trust`): those that 'wsss crf' noted, or without a CRF
+the same from the maps alone. `keep_best` leaves out the images with the lowest.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wsss_cli.config import Execution, PseudoLabelsConfig, as_dict
+from wsss_cli.config import Execution, PseudoLabelsConfig, as_dict, item_limit
 from wsss_cli.data.cams import Cam, decode_cam, every_map, upsample
 from wsss_cli.data.folder import StageFolder, read_item, read_run
 from wsss_cli.data.masks import Mask, classes_txt, encode_mask, ignore_value
@@ -22,6 +26,7 @@ from wsss_cli.data.run import Run
 from wsss_cli.data.samples import select
 from wsss_cli.errors import ItemError
 from wsss_cli.ops.pseudo import automatic_threshold, label_mask, marginal_mask
+from wsss_cli.ops.trust import image_score, region_scores
 from wsss_cli.reporter import Reporter
 from wsss_cli.summary import Summary
 
@@ -58,6 +63,7 @@ def run(
     folder = read_run(maps, "cams", "refine", "crf")
     ids = select(sorted({*folder.items, *folder.failures}), listing, limit, str(maps))
     rule = _rule(folder, config)
+    ids, left_out = _best(folder, ids, rule, config.keep_best)
     ignore = ignore_value(len(folder.classes))
     chosen = {"rule": rule.name, "threshold": rule.threshold, "ignore_band": rule.band}
     stage = Run(
@@ -77,7 +83,7 @@ def run(
         if not execution.dry_run:
             stage.extra("classes.txt", classes_txt(folder.classes))
             _label_all(stage, folder, todo, rule, reporter)
-    figures = {**chosen, "images": len(ids), "todo": len(todo)}
+    figures = {**chosen, "images": len(ids), "left_out": left_out, "todo": len(todo)}
     if not execution.dry_run:
         figures.update(_pixel_figures(read_run(out, "pseudo-labels"), reporter))
     return Summary("pseudo-labels", out, stage.counts, stage.failures, figures)
@@ -89,6 +95,38 @@ def _rule(folder: StageFolder, config: PseudoLabelsConfig) -> Rule:
     if folder.stage == "crf":
         return Rule("argmax", None, config.ignore_band)
     return Rule("otsu", round(automatic_threshold(every_map(folder)), 3), config.ignore_band)
+
+
+def _best(folder: StageFolder, ids: list[str], rule: Rule, keep: str) -> tuple[list[str], int]:
+    """The ids with the highest scores, in their order, and how many are left out; failed items stay failed."""
+    able = [id_ for id_ in ids if id_ in folder.items]
+    count = min(len(able), max(1, item_limit("--keep-best", keep, len(able)) or 0))
+    if count == len(able):
+        return ids, 0
+    scores = {id_: _noted(folder, id_, rule)["score"] for id_ in able}
+    lowest = set(sorted(able, key=lambda id_: (-scores[id_], id_))[count:])
+    return [id_ for id_ in ids if id_ not in lowest], len(lowest)
+
+
+def _noted(folder: StageFolder, id_: str, rule: Rule) -> dict[str, Any]:
+    """`_trust` of an item whose maps are not at hand; one that cannot be read comes last."""
+    known = folder.items[id_].facts
+    if "score" in known:
+        return known
+    try:
+        cam = decode_cam(read_item(folder, id_), classes=len(folder.classes))
+    except ItemError:
+        return {"score": -1.0}
+    return _trust(known, upsample(cam), rule)
+
+
+def _trust(known: Mapping[str, Any], maps: NDArray[np.float32], rule: Rule) -> dict[str, Any]:
+    """Scores of the regions, in the order of the maps, and of the image."""
+    if "score" in known:
+        return {"region_scores": known["region_scores"], "score": known["score"]}
+    winner = replace(rule, band=0.0).mask(maps, np.arange(len(maps)), ignore_value(len(maps)))
+    regions = region_scores(maps, winner, winner)
+    return {"region_scores": regions.round(4).tolist(), "score": round(image_score(regions), 4)}
 
 
 def _inputs(folder: StageFolder, id_: str, rule: Rule) -> dict[str, str]:
@@ -105,12 +143,14 @@ def _label_all(stage: Run, folder: StageFolder, todo: list[str], rule: Rule, rep
     for id_ in todo:
         try:
             cam = decode_cam(read_item(folder, id_), classes=len(folder.classes))
-            mask = rule.mask(upsample(cam), cam.classes, ignore)
+            maps = upsample(cam)
+            mask = rule.mask(maps, cam.classes, ignore)
             payload = encode_mask(mask, folder.classes)
         except ItemError as error:
             stage.fail(id_, error)
         else:
-            stage.write(id_, payload, inputs=_inputs(folder, id_, rule), **_facts(cam, mask, ignore))
+            facts = {**_facts(cam, mask, ignore), **_trust(folder.items[id_].facts, maps, rule)}
+            stage.write(id_, payload, inputs=_inputs(folder, id_, rule), **facts)
         reporter.advance()
 
 
