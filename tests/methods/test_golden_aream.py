@@ -56,7 +56,9 @@ def build(golden: Golden, weights: str = "uniform") -> aream.Aream:
     trunk = VisionTransformer(
         img_size=64, patch_size=16, embed_dim=48, depth=12, num_heads=3, num_classes=0, dynamic_img_size=True
     )
-    options = aream.TrainOptions(weights=weights, affinity_weight=0.1, token_spread=0, cls_epochs=0)
+    options = aream.TrainOptions(
+        weights=weights, deep_layers=(7, 12), affinity_weight=0.1, token_spread=0, cls_epochs=0
+    )
     method = aream.build(ViT(trunk), 4, options)
     state = {
         name if name.startswith("head.") else f"backbone.{name}": value
@@ -122,7 +124,7 @@ def test_training_step(golden: Golden, size: str, weights: str, short: str) -> N
     assert torch.equal(labels, golden[step + "seg_label"].long())
     aff = affinity_labels(labels, (x.shape[2] // 16, x.shape[3] // 16))
     assert torch.equal(aff, golden[step + "aff_label"].long())
-    watch = DeepLogits(method.classifier.backbone.prefix, method.split)
+    watch = DeepLogits(method.classifier.backbone.prefix, method.deep)
     method.classifier(x, watch)
     assert_close(
         torch.stack([affinity_loss(a, aff) for a in watch.deep]), golden[step + "aff_loss_per_layer"]

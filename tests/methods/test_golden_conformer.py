@@ -60,7 +60,9 @@ def ours(name: str) -> str:
 def build(golden: Golden, weights: str = "uniform", **options: Any) -> aream.Aream:
     """The authors' tiny network in our classes, nothing missing and nothing left over."""
     scales = options.pop("scales", (0.5, 1.0, 1.5))
-    chosen = aream.TrainOptions(weights=weights, affinity_weight=0.1, cls_epochs=0, scales=scales, **options)
+    chosen = aream.TrainOptions(
+        weights=weights, deep_layers=(9, 12), affinity_weight=0.1, cls_epochs=0, scales=scales, **options
+    )
     method = aream.build(conformer.build(width=48, heads=3, ratio=0.25), 4, chosen)
     method.classifier.load_state_dict(
         {ours(name): value for name, value in golden.weights.items()}, strict=True
@@ -155,7 +157,7 @@ def test_training_step(golden: Golden, size: str, weights: str, short: str) -> N
     assert int((labels != golden[step + "seg_label"].long()).sum()) <= 2
     aff = affinity_labels(labels, (x.shape[2] // 16, x.shape[3] // 16))
     assert torch.equal(aff, golden[step + "aff_label"].long())
-    watch = DeepLogits(1, method.split)
+    watch = DeepLogits(1, method.deep)
     method.classifier(x, watch)
     assert_close(
         torch.stack([affinity_loss(a, aff) for a in watch.deep]), golden[step + "aff_loss_per_layer"]

@@ -147,13 +147,26 @@ def test_entropies_are_measured_when_the_warm_up_ends() -> None:
     assert weights.max() == 1
 
 
-def test_split_follows_the_depth() -> None:
-    """7 of 12 in general, a number when asked, and never all layers."""
-    assert make("aream").split == 1  # of 2 layers
-    assert make("aream", backbone="deit_tiny_patch16_224").split == 7
-    assert make("aream", backbone="deit_tiny_patch16_224", split=2).split == 2
-    with pytest.raises(UsageError, match="split is 2; with 2 layers"):
-        make("aream", split=2)
+def test_deep_layers_follow_the_depth() -> None:
+    """They are twelfths of it, at least one layer, and at least one layer is left before them."""
+    assert make("aream").deep == range(1, 2)  # of 2 layers
+    deit = "deit_tiny_patch16_224"
+    assert make("aream", backbone=deit).deep == range(6, 9)
+    assert make("aream", backbone=deit, deep_layers=(7.0, 12.0)).deep == range(7, 12)
+    with pytest.raises(UsageError, match="of 2 layers none would be left before it"):
+        make("aream", deep_layers=(2.0, 9.0))
+    with pytest.raises(UsageError, match="deep_layers is"):
+        make("aream", deep_layers=(9.0, 6.0))
+
+
+def test_layers_beyond_the_deep_ones_are_left_alone() -> None:
+    """The affinity loss reaches no query or key of a later layer."""
+    method = make("aream", backbone="deit_tiny_patch16_224", cls_epochs=0)
+    images, targets = batch()
+    images = torch.nn.functional.interpolate(images, size=(64, 64))
+    method.losses(images, targets, LATE)["aff"].backward()
+    touched = [block.attn.qkv.weight.grad is not None for block in method.classifier.backbone.blocks]
+    assert touched == [True] * 9 + [False] * 3
 
 
 def test_aream_refines_a_plain_transformer() -> None:

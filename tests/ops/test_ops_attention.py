@@ -117,7 +117,7 @@ def test_layer_entropies_see_each_layer() -> None:
 
 def test_learned_affinity_is_of_the_deep_layers() -> None:
     """Their attention between patches times the sigmoid of the heads' mean logit, rows brought to 1."""
-    learned = LearnedAffinity(prefix=1, first=1)
+    learned = LearnedAffinity(prefix=1, layers=range(1, 3))
     odds = math.log(3)  # a sigmoid of 3/4, and three times the attention
     learned(0, torch.full((1, 2, 3, 3), 9.0))  # a shallow layer counts for nothing
     deep = torch.zeros(1, 2, 3, 3)
@@ -132,7 +132,7 @@ def test_learned_affinity_averages_heads_and_layers() -> None:
     """q is of the mean logit of the heads and then a mean of layers; the attention is a mean of both."""
     torch.manual_seed(0)
     layers = torch.randn(3, 2, 4, 5, 5)  # (layers, B, heads, T, T)
-    learned = LearnedAffinity(prefix=2, first=1)
+    learned = LearnedAffinity(prefix=2, layers=range(1, 3))
     for number, logits in enumerate(layers):
         learned(number, logits)
     q = layers[1:].mean(2)[..., 2:, 2:].sigmoid().mean(0)
@@ -144,4 +144,4 @@ def test_learned_affinity_averages_heads_and_layers() -> None:
 def test_learned_affinity_without_a_layer() -> None:
     """Nothing seen is an error, not an empty map."""
     with pytest.raises(ValueError, match="no layer"):
-        LearnedAffinity(0, 3).transition()
+        LearnedAffinity(0, range(3, 4)).transition()

@@ -65,7 +65,7 @@ def test_a_conformer_finds_its_release(tmp_path: Path) -> None:
     method = trained(tmp_path / "cls")
     assert type(method).__name__ == "Aream"
     assert torch.equal(method.classifier.head_token.weight, state["att_head.weight"])
-    assert method.split == 9
+    assert method.deep == range(9, 12)
 
 
 def test_class_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,21 +2,22 @@
 
 Deep layers attend to everything (their attention over-smooths), shallow ones still follow edges. With A_l the attention
 logits of layer l, S_l the mean over heads of softmax(A_l), S^cp from class tokens to patches, S^pp between patches,
-X = ReLU(M), k the split:
+X = ReLU(M), k ≤ l < K the deep layers (K = L, the depth, as published):
 
     E_l  = entropy of softmax_m Σ_{c∈tags} (S_l^pp X)[c,m]        averaged over the training images
     e_l  = (E_l − min E) / (max E − min E)                        weight of deep layer l; ŵ_l = 1 − e_l of a shallow one
     X'   = (1/k Σ_{l<k} ŵ_l S_l^pp) (X ⊙ mean_l S_l^cp)           maps for labels; image plus mirror, normalised
     G    = PAR of softmax[β, X'] for β_low and β_high             0 | class | 255 where the two disagree
     ℒ_l  = ½ Σ_{aff=1}(1−q)/(n₁+1) + ½ Σ_{aff=0} q/(n₀+1)         q = sigmoid(mean_heads A_l^pp), aff of G's patches
-    ℒ    = BCE(class-token logits) + BCE(patch logits) + λ/(L−k) Σ_{l≥k} e_l ℒ_l     the last after the warm-up
+    ℒ    = BCE(class-token logits) + BCE(patch logits) + λ/(K−k) Σ_{k≤l<K} e_l ℒ_l   the last after the warm-up
 
 Inference: X ⊙ mean_l S_l^cp, refined by the mean of S_l^pp as published, or by the deep layers' S^pp as far as ℒ_l
 lets them, their mean S^pp times their mean q, its rows brought to 1.
 
 A few hundred images give too few steps for λ = 0.1 to change anything. The default trains the tags to the end, then
-starts the learning rate again for 5 epochs with λ = 3. Beside the tags from early on, such a weight costs more of the
-classes than it gives to the affinity.
+starts the learning rate again for 5 epochs with λ = 1.5. The loss bends queries and keys that the class tokens use,
+too: where it reaches the last layers, class attention, which is read there, falls apart. So it reaches the layers from
+the middle to three quarters of the depth only, and the refinement follows these.
 
 On a Conformer there is one class token, so no class attention; X is the signed map of the CNN's features, k is 9 of
 12, the logits are those of the class token and of the features. Presets whose name ends in `@conformer` are for it.
@@ -57,6 +58,7 @@ from wsss_cli.ops.attention import (
     LearnedAffinity,
     last_layers,
     layer_range,
+    layers_between,
     normalised_entropy,
     refine,
 )
@@ -72,14 +74,15 @@ TAUGHT = 1.0
 class TrainOptions:
     """Published constants, but for when and how much the affinity loss counts, and the class tokens (see the module).
 
-    `cls_epochs`: epochs with the tags alone; a negative number counts from the end.
+    `deep_layers`: the half-open range k ≤ l < K of layers that the affinity loss trains, in twelfths of the depth;
+    those below k are shallow. `cls_epochs`: epochs with the tags alone; a negative number counts from the end.
     """
 
     weights: str = "uniform"  # or entropy
-    split: int = 0
+    deep_layers: tuple[float, ...] = (6.0, 9.0)
     background_low: float = 0.35
     background_high: float = 0.55
-    affinity_weight: float = 3.0
+    affinity_weight: float = 1.5
     cls_epochs: int = -5
     class_layers: int = 0  # of the label maps; 0 is all
     par_iterations: int = 10
@@ -98,6 +101,7 @@ class TrainOptions:
                 "par_iterations and affinity_weight must not be negative, and scales must be positive factors."
             )
         require_choice("weights", self.weights, ("entropy", "uniform"))
+        _require_range("deep_layers", self.deep_layers)
         require_choice("label_mode", self.label_mode, ("train", "eval"))
         if not 0 < self.background_low <= self.background_high < 1:
             raise UsageError(
@@ -127,10 +131,12 @@ class CamsOptions:
         require_choice("activation", self.activation, tuple(ACTIVATIONS))
         require_choice("affinity", self.affinity, AFFINITIES)
         require_choice("resample", self.resample, ("bilinear", "bytes-floor"))
-        if len(self.patch_layers) != 2 or not 0 <= self.patch_layers[0] < self.patch_layers[1] <= 12:
-            raise UsageError(
-                f"patch_layers is {self.patch_layers}; write first,end with 0 <= first < end <= 12."
-            )
+        _require_range("patch_layers", self.patch_layers)
+
+
+def _require_range(name: str, twelfths: tuple[float, ...]) -> None:
+    if len(twelfths) != 2 or not 0 <= twelfths[0] < twelfths[1] <= 12:
+        raise UsageError(f"{name} is {twelfths}; write first,end with 0 <= first < end <= 12.")
 
 
 PAPER = {
@@ -140,7 +146,13 @@ PAPER = {
     "weight_decay": 0.05,
     "augment": "imagenet",
     "schedule": "timm-epochs",
-    "options": {"affinity_weight": 0.1, "cls_epochs": 10, "token_spread": 0.0, "token_lr": 1.0},
+    "options": {
+        "deep_layers": (7.0, 12.0),
+        "affinity_weight": 0.1,
+        "cls_epochs": 10,
+        "token_spread": 0.0,
+        "token_lr": 1.0,
+    },
 }
 PAPER_CONFORMER = {
     "epochs": 12,
@@ -153,6 +165,7 @@ PAPER_CONFORMER = {
     "augment": "light",
     "options": {
         "weights": "entropy",
+        "deep_layers": (9.0, 12.0),
         "affinity_weight": 0.1,
         "cls_epochs": 2,
         "scales": (0.5, 1.0, 1.5),
@@ -165,6 +178,7 @@ SCRATCH = {
 }
 TRAIN_PRESETS: dict[str, dict[str, Any]] = {
     "default": {"restart_epochs": 5},
+    "default@conformer": {"restart_epochs": 5, "options": {"deep_layers": (9.0, 12.0)}},
     "scratch": SCRATCH,
     "paper": PAPER,
     "paper@conformer": PAPER_CONFORMER,
@@ -202,11 +216,10 @@ class Aream(nn.Module):
         else:
             self.classifier = TokenClassifier(backbone, classes, options.token_spread, options.pool)
         self.options = options
-        shallow = 7 if self.classifier.tokens_are_classes else 9
-        self.split = options.split or round(backbone.layers * shallow / 12)
-        if not 0 < self.split < backbone.layers:
+        self.deep = layers_between(options.deep_layers[0], options.deep_layers[1], backbone.layers)
+        if not self.deep.start:
             raise UsageError(
-                f"split is {self.split}; with {backbone.layers} layers it must be 1 to {backbone.layers - 1}."
+                f"deep_layers is {options.deep_layers}; of {backbone.layers} layers none would be left before it."
             )
         self.register_buffer("entropies", torch.zeros(backbone.layers, dtype=torch.float64))
 
@@ -223,7 +236,7 @@ class Aream(nn.Module):
         # A view whose values depend on its batch cannot stand in for the one that is mirrored beside it.
         reused = self.options.label_mode == "train" and not self.classifier.backbone.batch_statistics
         attention = self._label_attention() if reused else None
-        watch = DeepLogits(self.classifier.backbone.prefix, self.split, attention)
+        watch = DeepLogits(self.classifier.backbone.prefix, self.deep, attention)
         scores = self.classifier(images, watch if regularised else None)
         terms = {
             "cls": F.multilabel_soft_margin_loss(scores.logits[0].float(), targets),
@@ -237,8 +250,8 @@ class Aream(nn.Module):
         return terms
 
     def affinity_term(self, deep: list[Tensor], aff: Tensor) -> Tensor:
-        """ℒ_aff = 1/(L−k) Σ_{l≥k} w_l ℒ_l; deep: head-mean logits (B, P, P) of layers k…L−1, aff (B, P, P)."""
-        weights = self.layer_weights()[self.split :]
+        """ℒ_aff, the mean of w_l ℒ_l over the deep layers; deep: their head-mean logits (B, P, P), aff (B, P, P)."""
+        weights = self.layer_weights()[self.deep.start : self.deep.stop]
         terms = [w * affinity_loss(logits, aff) for w, logits in zip(weights, deep, strict=True)]
         return torch.stack(terms).mean()
 
@@ -290,7 +303,7 @@ class Aream(nn.Module):
         return maps.float().relu() if self.classifier.tokens_are_classes else maps.float()
 
     def _label_attention(self) -> AttentionSum:
-        backbone, k = self.classifier.backbone, self.split
+        backbone, k = self.classifier.backbone, self.deep.start
         uniform = self.options.weights == "uniform"
         shallow = torch.ones(k) if uniform else 1 - self.layer_weights()[:k]
         patch_weights = [w / k for w in shallow.tolist()] + [0.0] * (backbone.layers - k)
@@ -384,7 +397,7 @@ def localiser(method: Any, options: CamsOptions) -> Localise:
 
     def localise(images: Tensor) -> Tensor:
         attention = AttentionSum(backbone.class_tokens, backbone.prefix, class_weights, patch_weights)
-        q = LearnedAffinity(backbone.prefix, method.split) if learned else None
+        q = LearnedAffinity(backbone.prefix, method.deep) if learned else None
         maps = classifier(images, _both(attention, q)).maps.float()
         many = classifier.tokens_are_classes
         maps = attention.fuse(positive(maps) if many else maps, use_class_tokens=many)

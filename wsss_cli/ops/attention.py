@@ -31,11 +31,16 @@ def last_layers(count: int, layers: int) -> list[float]:
     return [0.0] * (layers - count) + [1.0 / count] * count
 
 
-def layer_range(first: float, end: float, layers: int) -> list[float]:
-    """Weights of the mean over layers first ≤ l < end, both in twelfths of the depth (at least one layer)."""
+def layers_between(first: float, end: float, layers: int) -> range:
+    """The layers first ≤ l < end, both in twelfths of the depth (at least one layer)."""
     start = min(layers - 1, round(first * layers / 12))
-    stop = min(layers, max(start + 1, round(end * layers / 12)))
-    return [1.0 / (stop - start) if start <= layer < stop else 0.0 for layer in range(layers)]
+    return range(start, min(layers, max(start + 1, round(end * layers / 12))))
+
+
+def layer_range(first: float, end: float, layers: int) -> list[float]:
+    """Weights of the mean over `layers_between`."""
+    chosen = layers_between(first, end, layers)
+    return [1.0 / len(chosen) if layer in chosen else 0.0 for layer in range(layers)]
 
 
 class AttentionSum:
@@ -78,39 +83,39 @@ class AttentionSum:
 
 
 class DeepLogits:
-    """Keeps the head-mean logits between patches of the layers from `split` on, with their gradient.
+    """Keeps the head-mean logits between patches of `layers`, with their gradient.
 
-    `attention`, if given, sees every layer too.
+    `attention`, if given, sees every layer.
     """
 
-    def __init__(self, prefix: int, split: int, attention: AttentionSum | None = None) -> None:
+    def __init__(self, prefix: int, layers: range, attention: AttentionSum | None = None) -> None:
         self.prefix = prefix
-        self.split = split
+        self.layers = layers
         self.attention = attention
         self.deep: list[Tensor] = []  # (B, P, P) each
 
     def __call__(self, layer: int, logits: Tensor) -> None:
         if self.attention is not None:
             self.attention(layer, logits)
-        if layer >= self.split:
+        if layer in self.layers:
             p = self.prefix
             self.deep.append(logits.mean(dim=1)[:, p:, p:].float())
 
 
 class LearnedAffinity:
-    """Accumulates, over the layers from `first` on, q = mean of σ(mean over heads of A_l^pp), which AReAM's loss
-    trains, and S = mean of S_l^pp.
+    """Accumulates, over `layers`, q = mean of σ(mean over heads of A_l^pp), which AReAM's loss trains, and S = mean
+    of S_l^pp.
     """
 
-    def __init__(self, prefix: int, first: int) -> None:
+    def __init__(self, prefix: int, layers: range) -> None:
         self.prefix = prefix
-        self.first = first
+        self.layers = layers
         self._q: Tensor | None = None
         self._attention: Tensor | None = None
 
     @torch.no_grad()
     def __call__(self, layer: int, logits: Tensor) -> None:
-        if layer >= self.first:
+        if layer in self.layers:
             p, logits = self.prefix, logits.detach().float()
             self._q = _plus(self._q, logits.mean(dim=1)[:, p:, p:].sigmoid())
             self._attention = _plus(self._attention, head_mean(logits)[:, p:, p:])

@@ -12,6 +12,7 @@ from wsss_cli.releases import Converted, Given, State, count, is_multi_token, mu
 
 USES = ("num_heads", "classes")
 OPTIONS = {
+    "deep_layers": (7.0, 12.0),
     "affinity_weight": 0.1,
     "cls_epochs": 10,
     "token_spread": 0.0,

@@ -15,7 +15,8 @@ USES = ("num_heads", "classes")
 CROP = 384  # pixels: side of the published training
 LAYERS = 12
 OPTIONS = {
-    "weights": "uniform", "affinity_weight": 0.1, "cls_epochs": 2, "scales": (0.5, 1.0, 1.5), "head_lr": 10.0
+    "weights": "uniform", "deep_layers": (9.0, 12.0), "affinity_weight": 0.1, "cls_epochs": 2,
+    "scales": (0.5, 1.0, 1.5), "head_lr": 10.0,
 }  # fmt: skip
 PLACES = {"classifier.backbone.": "", **{f"classifier.{ours}.": f"{key}." for key, ours in HEADS.items()}}
 
