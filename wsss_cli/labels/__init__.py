@@ -38,7 +38,10 @@ LABEL_READERS = Registry(
     "label format",
     {
         "csv": "wsss_cli.labels.csv_table",
+        "json": "wsss_cli.labels.json_records",
+        "hf": "wsss_cli.labels.hub_metadata",
         "folders": "wsss_cli.labels.class_folders",
+        "list": "wsss_cli.labels.list_file",
     },
 )
 
