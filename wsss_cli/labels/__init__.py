@@ -42,6 +42,10 @@ LABEL_READERS = Registry(
         "hf": "wsss_cli.labels.hub_metadata",
         "folders": "wsss_cli.labels.class_folders",
         "list": "wsss_cli.labels.list_file",
+        "voc": "wsss_cli.labels.voc_xml",
+        "coco": "wsss_cli.labels.coco_json",
+        "label-studio": "wsss_cli.labels.label_studio",
+        "cvat": "wsss_cli.labels.cvat_xml",
     },
 )
 
