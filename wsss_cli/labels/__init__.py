@@ -46,6 +46,9 @@ LABEL_READERS = Registry(
         "coco": "wsss_cli.labels.coco_json",
         "label-studio": "wsss_cli.labels.label_studio",
         "cvat": "wsss_cli.labels.cvat_xml",
+        "cls-labels": "wsss_cli.labels.cls_labels",
+        "regex": "wsss_cli.labels.file_names",
+        "masks": "wsss_cli.labels.masks",
     },
 )
 
