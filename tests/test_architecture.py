@@ -38,6 +38,8 @@ LAYERS = {
 }
 FORBIDDEN_NAMES = {"utils", "util", "misc", "tools", "common", "helpers", "core", "base"}
 HEAVY = {"torch", "torchvision", "timm", "numpy", "PIL", "skimage", "pydensecrf"}
+# The one label format that has pixels; it imports Pillow when it is read, not when formats are compared.
+PIXELS = {"wsss_cli.labels.masks": {"PIL"}}
 LONGEST_BODY = 60
 DANGEROUS = (  # what would run code out of a data file, or take a broken one for whole
     *("allow_pickle=True", "weights_only=False", "pickle.load", "yaml.load"),
@@ -112,7 +114,7 @@ def test_torch_stays_out_of_the_light_layers() -> None:
     heavy = {name: {used.split(".")[0] for used in imports(MODULES[name])} & HEAVY for name in light}
     torch = {name for name in MODULES if layer(name) == "data" and "torch" in set(imports(MODULES[name]))}
 
-    assert {name: used for name, used in heavy.items() if used} == {}
+    assert {name: used for name, used in heavy.items() if used} == PIXELS
     assert torch <= {"wsss_cli.data.checkpoints", "wsss_cli.data.resume"}
 
 

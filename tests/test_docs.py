@@ -363,7 +363,7 @@ def test_the_example_method_trains_and_localises(
 def test_the_example_label_format_is_found_by_itself(modules: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One file and one line give a format that --labels recognises, with the line of what is wrong."""
     monkeypatch.setitem(LABEL_READERS._modules, "tag-lines", example("tag_lines", modules))
-    tags = modules / "tags.txt"
+    tags = modules / "photos.tags"
     tags.write_text("holiday/0001.jpg: dog, chair\n\nholiday/0002.jpg:\n")
 
     assert dict(read_labels(tags).table) == {"holiday/0001": {"dog", "chair"}, "holiday/0002": frozenset()}

@@ -46,6 +46,8 @@ def test_options_reach_the_stage(pretend: Callable[..., Fake]) -> None:
     assert fake.named == {
         "labels": Path("l.csv"),
         "label_format": "auto",
+        "label_regex": "",
+        "trust_pickle": False,
         "unlabelled": "error",
         "listing": Path("-"),
         "limit": 7,

@@ -18,6 +18,8 @@ MODES = frozenset("wax+")
 # These write to a path or to a stream in memory: allowed only if the target is named like the latter.
 SAVERS = ("save", "savez", "savez_compressed", "savefig", "save_file", "savetxt")
 STREAMS = ("BytesIO", "buffer", "stream", "member")
+UNPICKLER = PACKAGE / "labels" / "cls_labels.py"  # behind --trust-pickle, with stand-ins for every name
+OTHER_PICKLES = ("_pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal")
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -67,6 +69,55 @@ def test_source_opens_no_file_the_dangerous_way(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
 
     assert [word for word in FORBIDDEN if word in text] == []
+
+
+def unpicklers(tree: ast.AST) -> Iterator[str]:
+    """What could unpickle: pickle and its kin, but for the name of their error."""
+    imported = {"pickle": "pickle"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported |= {alias.asname or alias.name: alias.name for alias in node.names}
+            yield from (alias.name for alias in node.names if alias.name in OTHER_PICKLES)
+        elif isinstance(node, ast.ImportFrom) and node.module in ("pickle", *OTHER_PICKLES):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Attribute) and node.attr != "UnpicklingError":
+            yield from ["pickle." + node.attr] if imported.get(ast.unparse(node.value)) == "pickle" else []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_only_one_module_unpickles(path: Path) -> None:
+    """And all that it takes of pickle is the class whose search for names it replaces."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+
+    assert set(unpicklers(tree)) == ({"pickle.Unpickler"} if path == UNPICKLER else set())
+
+
+def test_the_unpickler_looks_nothing_up() -> None:
+    """Its one class finds stand-ins by itself: it asks neither its parent nor the import system."""
+    tree = ast.parse(UNPICKLER.read_text(encoding="utf-8"))
+    (kind,) = (
+        n
+        for n in ast.walk(tree)
+        if isinstance(n, ast.ClassDef) and "Unpickler" in "".join(map(ast.unparse, n.bases))
+    )
+    uses = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr == "Unpickler"]
+    called = {_name(node.func) for node in ast.walk(kind) if isinstance(node, ast.Call)}
+
+    assert [node.name for node in kind.body if isinstance(node, ast.FunctionDef)] == ["find_class"]
+    assert len(uses) == 1
+    assert called == {"UnsafeFileError"}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        *("import pickle\npickle.loads(b)", "import pickle as p\np.Unpickler(f)", "from pickle import loads"),
+        *("import dill", "import joblib", "from _pickle import load", "import shelve"),
+    ],
+)
+def test_the_search_finds_unpicklers(source: str) -> None:
+    """By any of their names."""
+    assert list(unpicklers(ast.parse(source)))
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())

@@ -58,6 +58,56 @@ def test_spellings_of_the_same_table(text: str, change: object, name: str, tmp_p
     assert found.fingerprint == read(tmp_path, text).fingerprint
 
 
+SHEET = "Image;classes\r\nSommer 2024/Größe ü.jpg;cat,dog\r\nb c.jpg;dining table\r\nd;\r\n;\r\n"
+
+
+@pytest.mark.parametrize("joined_by", ",|")
+def test_a_spreadsheet_of_names(joined_by: str, tmp_path: Path) -> None:
+    """Byte order mark, semicolons, CRLF, spaces, umlauts, an empty last row, classes joined by comma or bar."""
+    found = read(tmp_path, "\ufeff" + SHEET.replace(",", joined_by))
+
+    assert found.table == {
+        "Sommer%202024/Gr%C3%B6%C3%9Fe%20%C3%BC": {"cat", "dog"},
+        "b%20c": {"dining table"},
+        "d": frozenset(),
+    }
+    assert found.where["d"] == "labels.csv line 4"
+
+
+def test_a_spreadsheet_of_columns(tmp_path: Path) -> None:
+    """One column a class, with semicolons; quotes hold a semicolon together."""
+    text = '\ufeffFilename;cat;dining table\r\nGröße ü.jpg;1;0\r\n"a;b.jpg";0;1\r\n;;\r\n'
+    found = read(tmp_path, text)
+
+    assert found.table == {"Gr%C3%B6%C3%9Fe%20%C3%BC": {"cat"}, "a%3Bb": {"dining table"}}
+    assert found.classes == ("cat", "dining table")
+
+
+@pytest.mark.parametrize("header", ["image;classes", "image\tclasses", "image,classes"])
+def test_classes_joined_in_two_ways_are_refused(header: str, tmp_path: Path) -> None:
+    """What separates names must not be guessed line by line."""
+    separator = header[5]
+    second = "," if separator == ";" else ";"
+    text = f"{header}\n1{separator}cat|dog\n2{separator}cat{second}dog\n"
+    with pytest.raises(RejectedInputError, match=r"line 3: .* joined by .* and .*Use one of them"):
+        read(tmp_path, text)
+
+
+def test_numbers_are_lines_of_a_class_list(tmp_path: Path) -> None:
+    """Without a list "0" is a name; with one it is the first line, unless that is the background."""
+    text = "image,label\n1,0\n2,1\n3,\n"
+    assert read(tmp_path, text).classes == ("0", "1")
+    (tmp_path / "classes.txt").write_text("dog\ncat\n")
+    assert read(tmp_path, text).table == {"1": {"dog"}, "2": {"cat"}, "3": frozenset()}
+    with pytest.raises(RejectedInputError, match=r"line 2: class 2 is not among the 2 of .*classes.txt"):
+        read(tmp_path, "image,label\n1,2\n")
+    (tmp_path / "classes.txt").write_text("background\ndog\ncat\n")
+    with pytest.raises(
+        RejectedInputError, match="begins with 'background', so that 0 may be that or the first"
+    ):
+        read(tmp_path, text)
+
+
 def test_order_of_classes(tmp_path: Path) -> None:
     """The header's, else sorted, whatever the rows; classes.txt beside the table has the last word."""
     assert read(tmp_path, "image,dog,cat\n1,1,0\n").classes == ("dog", "cat")
@@ -93,7 +143,7 @@ def test_formulas_and_markup_are_only_text(tmp_path: Path) -> None:
     [
         ("", "empty"),
         ("2007.jpg,dog\n", "line 1: the columns are '2007.jpg', 'dog'. Start it with 'image,classes'"),
-        ("image;classes\n1;dog\n", "line 1: .* separator must be a comma or a tab"),
+        ("image:classes\n1:dog\n", "line 1: the columns are 'image:classes'"),
         ("image, classes\n1,dog\n", "line 1: the column ' classes' .* spaces"),
         ("image,cat,cat\n1,0,1\n", "line 1: the column 'cat' stands twice"),
         ("image\n1\n", "line 1: there is no column of classes"),
@@ -195,6 +245,19 @@ def test_class_folders(tmp_path: Path) -> None:
     assert found.where["dog/x"].endswith("dog/x.JPG")
 
 
+def test_class_folders_below_parts_of_a_data_set(tmp_path: Path) -> None:
+    """train/cat/1.jpg is a cat once classes.txt says so; train and val alone are no classes."""
+    folders(tmp_path, "train/cat/a/x.jpg", "val/dog/x.jpg", "val/background/y.jpg")
+    with pytest.raises(RejectedInputError, match=r"folders of .* are train, val: parts of a data set"):
+        read_labels(tmp_path)
+    (tmp_path / "classes.txt").write_text("dog\ncat\n")
+    assert read_labels(tmp_path).table == {
+        "train/cat/a/x": {"cat"},
+        "val/dog/x": {"dog"},
+        "val/background/y": frozenset(),
+    }
+
+
 def test_class_folders_follow_a_class_list(tmp_path: Path) -> None:
     """classes.txt in the folder gives the order and is binding."""
     folders(tmp_path, "dog/x.jpg", "cat/x.jpg")
@@ -239,5 +302,65 @@ def test_format_is_found_or_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         labels.Registry("label format", dict.fromkeys(("a", "b"), LABEL_READERS.path("csv"))),
     )
     path.rename(tmp_path / "labels.csv")
-    with pytest.raises(RejectedInputError, match="could be any of a, b"):
+    with pytest.raises(
+        RejectedInputError, match=r"could be any of a, b\. Say which it is with --label-format"
+    ):
         read_labels(tmp_path / "labels.csv")
+
+
+def test_readers_never_raise_while_looking(tmp_path: Path) -> None:
+    """Whatever a path is or holds, every reader answers yes or no."""
+    shapes = [
+        b"",
+        b"\xff\xfe\x00",
+        b"[" * 100_000,
+        b'{"a":' * 10_000,
+        b"<" * 1000,
+        b'"' * 1001,
+        b"\x93NUMPY\x01\x00",
+    ]
+    paths = [tmp_path / "nowhere", tmp_path]
+    for number, payload in enumerate(shapes):
+        for suffix in ("csv", "tsv", "json", "jsonl", "txt", "xml", "npy", "bin"):
+            paths.append(tmp_path / f"{number}.{suffix}")
+            paths[-1].write_bytes(payload)
+        for name in ("metadata.csv", "metadata.jsonl"):
+            paths.append(tmp_path / str(number) / name)
+            paths[-1].parent.mkdir(exist_ok=True)
+            paths[-1].write_bytes(payload)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    answers = {LABEL_READERS.load(name).matches(path) for name in LABEL_READERS.names() for path in paths}
+
+    assert answers <= {True, False}
+
+
+IDS = {"1", "b/2", "b/Gr%C3%B6%C3%9Fe"}
+
+
+def test_labels_below_a_folder_of_their_own(tmp_path: Path) -> None:
+    """Leading folders that all labels share are left out if only then they name images, and it is said."""
+    path = tmp_path / "labels.csv"
+    path.write_text("image,classes\ndata/photos/1.jpg,cat\ndata/photos/b/2.jpg,dog\ndata/photos/x.jpg,dog\n")
+    found = read_labels(path, ids=IDS)
+
+    assert list(found.table) == ["1", "b/2", "data/photos/x"]  # the stranger keeps its name for the message
+    assert found.where["b/2"] == "labels.csv line 3"
+    assert found.notes == ("Labels name the images below 'data/photos/', which was left out.",)
+    assert list(read_labels(path).table) == ["data/photos/1", "data/photos/b/2", "data/photos/x"]
+
+
+@pytest.mark.parametrize("rows", ["1.jpg,cat\ndata/b/2.jpg,cat\n", "data/1.jpg,cat\nother/b/2.jpg,cat\n"])
+def test_no_folder_is_left_out_by_guess(rows: str, tmp_path: Path) -> None:
+    """One label that is an image as it stands, or lies elsewhere, and all stay as they are."""
+    path = tmp_path / "labels.csv"
+    path.write_text("image,classes\n" + rows)
+
+    assert read_labels(path, ids=IDS).table == read_labels(path).table
+
+
+def test_accents_in_two_spellings(tmp_path: Path) -> None:
+    """macOS writes ö as o and two dots; both name one image."""
+    path = tmp_path / "labels.csv"
+    path.write_text("image,classes\nb/Gro\u0308ße.jpg,cat\n", encoding="utf-8")
+
+    assert list(read_labels(path, ids=IDS).table) == ["b/Gr%C3%B6%C3%9Fe"]

@@ -9,18 +9,36 @@ from typing import Annotated, Any, Literal
 import typer
 
 from wsss_cli.cli import settings
+from wsss_cli.labels import LABEL_READERS
 
 _input: Any = partial(typer.Option, rich_help_panel="Input")
 _output: Any = partial(typer.Option, rich_help_panel="Output")
 _running: Any = partial(typer.Option, rich_help_panel="Running")
-_LABELS = "Image-level labels: a CSV table or a folder with one folder for each class."
+_LABELS = "Image-level labels: a table, an export of an annotation tool, or a folder; see --label-format."
 
 Images = Annotated[Path, typer.Argument(metavar="IMAGES", help="Folder of images, searched recursively.")]
 Checkpoint = Annotated[Path, typer.Argument(metavar="CKPT", help="A ckpt.pt written by a training command.")]
 
 Labels = Annotated[Path, _input("--labels", help=_LABELS)]
 OptionalLabels = Annotated[Path | None, _input("--labels", help=_LABELS)]
-LabelFormat = Annotated[str, _input("--label-format", help="How to read --labels; auto looks at the file.")]
+LabelFormat = Annotated[
+    str,
+    _input(
+        "--label-format", help=f"How to read --labels: auto looks, or {', '.join(LABEL_READERS.names())}."
+    ),
+]
+LabelRegex = Annotated[
+    str,
+    _input(
+        "--label-regex",
+        metavar="REGEX",
+        help="Classes from the names of the images in --labels: (?P<classes>...), joined by - + , ; or &.",
+    ),
+]
+TrustPickle = Annotated[
+    bool,
+    _input("--trust-pickle", help="Read cls_labels.npy, a pickle; numbers and names are all it may hold."),
+]
 Unlabelled = Annotated[
     Literal["error", "skip", "background"],
     _input("--unlabelled", help="What to do with images without labels."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -91,6 +92,8 @@ def run(
     labels: shared.Labels,
     truth: shared.OptionalTruth = None,
     label_format: shared.LabelFormat = "auto",
+    label_regex: shared.LabelRegex = "",
+    trust_pickle: shared.TrustPickle = False,
     unlabelled: shared.Unlabelled = "error",
     listing: shared.Listing = None,
     val_listing: shared.ValListing = None,
@@ -161,14 +164,16 @@ def run(
         raise UsageError("'wsss run' reads a list more than once; write it to a file instead of '-'.")
     pipeline = Pipeline(job, out, truth)
     chosen: dict[str, Any] = {"listing": listing, "limit": limit, "classes": job.classes}
-    chosen |= {"label_format": label_format, "unlabelled": unlabelled}
+    chosen |= {"label_format": label_format, "label_regex": label_regex, "trust_pickle": trust_pickle}
+    chosen["unlabelled"] = unlabelled
     from wsss_cli.stages import cams, crf, overlay, predict, pseudo_labels, train_cls, train_seg
 
     with job.console:
         if truth is not None:
             # Without --val-list the predictions are of the images trained on, labelled or not.
             scored = {val_listing or listing} | ({listing} if unlabelled != "skip" else set())
-            names = job.classes or read_labels(labels, format=label_format).classes
+            table = partial(read_labels, labels, format=label_format, regex=label_regex)
+            names = job.classes or table(trust_pickle=trust_pickle).classes
             pipeline.check_truth(images, scored, limit, names)
         more = {**chosen, "val_listing": val_listing, "weights": weights, "cnn_weights": cnn_weights}
         pipeline.add("cls", train_cls.run, TrainClsConfig, images, labels, **more)

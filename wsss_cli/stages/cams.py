@@ -48,6 +48,8 @@ def run(
     *,
     labels: Path | None = None,
     label_format: str = "auto",
+    label_regex: str = "",
+    trust_pickle: bool = False,
     unlabelled: Unlabelled = "error",
     listing: Path | None = None,
     limit: int | None = None,
@@ -63,7 +65,8 @@ def run(
     device = choose_device(execution.device)
     config, module, options = _refinement(config, trained, device, given)
     kept = _kept(classes, names)
-    work = _work(images, labels, label_format, unlabelled, _picker(listing, limit, images), names, kept)
+    reading = {"format": label_format, "regex": label_regex, "trust_pickle": trust_pickle}
+    work = _work(images, labels, reading, unlabelled, _picker(listing, limit, images), names, kept)
     method = rebuild(trained.about, trained.state).to(device)
     check_refinement(config.method, method)
     localise, views = module.localiser(method, options), module.views(options)
@@ -132,7 +135,7 @@ def _picker(listing: Path | None, limit: int | None, images: Path) -> Callable[[
 def _work(
     images: Path,
     labels: Path | None,
-    label_format: str,
+    reading: Mapping[str, Any],
     unlabelled: Unlabelled,
     wanted: Callable[[list[Sample]], list[str]],
     names: tuple[str, ...],
@@ -144,7 +147,7 @@ def _work(
     inputs: dict[str, Any] = {"images": {"path": str(images.resolve()), "fingerprint": ""}}
     if labels is None:
         return _Work(chosen, None, inputs)
-    table = read_labels(labels, format=label_format)
+    table = read_labels(labels, **reading, ids={sample.id for sample in samples})
     inputs["labels"] = {"path": str(labels.resolve()), "fingerprint": table.fingerprint}
     found = match(table, samples, names, unlabelled, ids)
     if not found:

@@ -94,6 +94,8 @@ def run(
     reporter: Reporter,
     *,
     label_format: str = "auto",
+    label_regex: str = "",
+    trust_pickle: bool = False,
     unlabelled: Unlabelled = "error",
     listing: Path | None = None,
     val_listing: Path | None = None,
@@ -106,13 +108,14 @@ def run(
     """Train and write ckpt.pt, ckpt.safetensors and metrics.json; figures: the losses, and mAP on `val_listing`."""
     device = choose_device(execution.device)
     config, options, module = _method(config, given, weights, cnn_weights, device)
-    table = read_labels(labels, format=label_format)
-    names = _names(classes, table)
     samples = find_images(images)
+    ids = {sample.id for sample in samples}
+    table = read_labels(labels, format=label_format, regex=label_regex, trust_pickle=trust_pickle, ids=ids)
+    names = _names(classes, table)
 
     def tagged(chosen: Path | None, bound: int | None) -> _Tagged:
-        ids = select([sample.id for sample in samples], chosen, bound, str(images))
-        return _pair(samples, match(_restricted(table, names), samples, names, unlabelled, ids), names)
+        wanted = select([sample.id for sample in samples], chosen, bound, str(images))
+        return _pair(samples, match(_restricted(table, names), samples, names, unlabelled, wanted), names)
 
     train = tagged(listing, limit)
     val = tagged(val_listing, None) if val_listing else None
