@@ -25,6 +25,8 @@ def doctor(
     ] = None,
     labels: shared.OptionalLabels = None,
     label_format: shared.LabelFormat = "auto",
+    label_regex: shared.LabelRegex = "",
+    trust_pickle: shared.TrustPickle = False,
     unlabelled: shared.Unlabelled = "error",
     listing: shared.Listing = None,
     limit: shared.Limit = None,
@@ -50,6 +52,8 @@ def doctor(
             limit=limit,
             classes=job.classes,
             label_format=label_format,
+            label_regex=label_regex,
+            trust_pickle=trust_pickle,
             unlabelled=unlabelled,
         )
     job.console.write_diagnosis(found.figures, found.errors, found.warnings, as_json=as_json)

@@ -21,7 +21,7 @@ from wsss_cli import __version__
 from wsss_cli.config import CamsConfig, CrfConfig, Execution, TrainClsConfig, TrainSegConfig
 from wsss_cli.data.images import ImageFacts
 from wsss_cli.data.samples import Sample, Unlabelled, find_images, select
-from wsss_cli.errors import EnvironmentProblemError, ItemError, RejectedInputError
+from wsss_cli.errors import EnvironmentProblemError, ItemError, RejectedInputError, UnsafeFileError
 from wsss_cli.labels import Labels, read_labels
 from wsss_cli.nets.backbones.load import load_backbone
 from wsss_cli.ops import census
@@ -69,6 +69,8 @@ def run(
     limit: int | None = None,
     classes: Sequence[str] | None = None,
     label_format: str = "auto",
+    label_regex: str = "",
+    trust_pickle: bool = False,
     unlabelled: Unlabelled = "error",
 ) -> Diagnosis:
     """Look at everything, and never stop at the first problem; nothing is written."""
@@ -86,14 +88,15 @@ def run(
         return found
     chosen = [sample for sample in samples if sample.id in wanted]
     facts = _survey(chosen, execution, reporter, found)
-    tags = None
+    tags, ids = None, {sample.id for sample in samples}
     if labels is not None:
+        reading: dict[str, Any] = {"format": label_format, "regex": label_regex, "trust_pickle": trust_pickle}
         try:
-            table = read_labels(labels, format=label_format)
-        except RejectedInputError as error:
+            table = read_labels(labels, **reading, ids=ids)
+        except (RejectedInputError, UnsafeFileError) as error:
             found.errors.append(str(error))
         else:
-            tags = _labels(table, {sample.id for sample in samples}, wanted, classes, unlabelled, found)
+            tags = _labels(table, ids, wanted, classes, unlabelled, found)
     _duplicates(facts, tags, found)
     if facts:
         found.figures["expected"] = _expected(facts, tags, speed, execution)
