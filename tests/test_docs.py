@@ -235,8 +235,8 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return SimpleNamespace(errors=[], warnings=[], figures={})
 
     monkeypatch.setattr(wsss_cli.stages, "doctor", SimpleNamespace(run=diagnose), raising=False)
-    drawn = SimpleNamespace(run=lambda *_, **__: None)
-    monkeypatch.setattr(wsss_cli.stages, "overlay", drawn, raising=False)
+    drawn = SimpleNamespace(run=lambda *_, **__: None, one=lambda *_, **__: called.append("show"))
+    monkeypatch.setattr(wsss_cli.stages, "show", drawn, raising=False)
     return called
 
 

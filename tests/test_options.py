@@ -23,7 +23,7 @@ CONFIGS = {
     "import-weights": config.ImportWeightsConfig,
 }
 WITHOUT_ITEMS = {"import-weights"}
-LOOKING = {"doctor"}  # writes nothing and has nothing to configure
+LOOKING = {"doctor", "show"}  # no stage folder, nothing to configure
 COMMANDS = cli.build().commands
 
 
@@ -81,11 +81,13 @@ def test_common_options_are_everywhere(command: str) -> None:
     common |= set() if command in WITHOUT_ITEMS else {"listing", "limit"}
     if command in LOOKING:
         common -= {"out", "overwrite", "dry_run", "max_failures", "allow_failed"}
+    if command == "show":
+        common = {"out", "overwrite", "quiet", "config_file"}
 
     assert common <= set(options(command))
-    assert command in LOOKING or options(command)["out"].opts == ["--out", "-o"]
+    assert command == "doctor" or options(command)["out"].opts == ["--out", "-o"]
     assert options(command)["quiet"].opts == ["--quiet", "-q"]
-    assert options(command)["verbose"].opts == ["--verbose", "-v"]
+    assert command == "show" or options(command)["verbose"].opts == ["--verbose", "-v"]
 
 
 @pytest.mark.parametrize("command", CONFIGS)

@@ -52,14 +52,14 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
     def look(truth: Path, *inputs: Any) -> None:
         checks.append((str(truth), *inputs))
 
-    def draw(masks: Path, out: Path, *, truth: Path | None) -> None:
-        made.append(Call("overlay", (str(masks),), str(out), None, {"truth": truth}))
+    def draw(folders: list[Path], out: Path, *, truth: Path | None) -> None:
+        made.append(Call("show", tuple(map(str, folders)), str(out), None, {"truth": truth}))
 
     for stage in STAGES:
         monkeypatch.setattr(wsss_cli.stages, stage, pretend(stage), raising=False)
     table = SimpleNamespace(classes=("cat", "dog"))
     monkeypatch.setattr("wsss_cli.cli.run.read_labels", lambda *_, **__: table)
-    monkeypatch.setattr(wsss_cli.stages, "overlay", SimpleNamespace(run=draw), raising=False)
+    monkeypatch.setattr(wsss_cli.stages, "show", SimpleNamespace(run=draw), raising=False)
     return made
 
 
@@ -75,7 +75,7 @@ def test_stages_in_order_with_truth(calls: list[Call]) -> None:
         ("eval", "r/crf", "truth", "r/eval-crf"),
         ("pseudo_labels", "r/crf", "r/pseudo-labels"),
         ("eval", "r/pseudo-labels", "truth", "r/eval-pseudo-labels"),
-        ("overlay", "r/pseudo-labels", "r/overlay.png"),
+        ("show", "r/pseudo-labels", "r/overlay.png"),
         ("train_seg", "r/pseudo-labels", "r/seg"),
         ("predict", "r/seg/ckpt.pt", "images", "r/predictions"),
         ("eval", "r/predictions", "truth", "r/eval-val"),
@@ -116,7 +116,7 @@ def test_without_truth_nothing_is_scored(calls: list[Call]) -> None:
     main(RUN)
 
     assert [call.stage for call in calls] == [
-        *("train_cls", "cams", "crf", "pseudo_labels", "overlay", "train_seg", "predict")
+        *("train_cls", "cams", "crf", "pseudo_labels", "show", "train_seg", "predict")
     ]
     assert calls[-1].named == {"listing": None, "limit": None}
 

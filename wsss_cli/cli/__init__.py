@@ -28,6 +28,7 @@ from wsss_cli.cli import (
     pseudo_labels,
     refine,
     run,
+    show,
     train_cls,
     train_seg,
 )
@@ -57,6 +58,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "run": run.run,
     "import-weights": import_weights.import_weights,
     "doctor": doctor.doctor,
+    "show": show.show,
 }
 for _name, _command in COMMANDS.items():
     app.command(_name, epilog=EPILOG)(_command)

@@ -166,7 +166,7 @@ def run(
     chosen: dict[str, Any] = {"listing": listing, "limit": limit, "classes": job.classes}
     chosen |= {"label_format": label_format, "label_regex": label_regex, "trust_pickle": trust_pickle}
     chosen["unlabelled"] = unlabelled
-    from wsss_cli.stages import cams, crf, overlay, predict, pseudo_labels, train_cls, train_seg
+    from wsss_cli.stages import cams, crf, predict, pseudo_labels, show, train_cls, train_seg
 
     with job.console:
         if truth is not None:
@@ -187,7 +187,7 @@ def run(
             pipeline.score("crf")
             pipeline.add("pseudo-labels", pseudo_labels.run, PseudoLabelsConfig, out / "crf")
             pipeline.score("pseudo-labels")
-            overlay.run(out / "pseudo-labels", out / "overlay.png", truth=truth)
+            show.run([out / "pseudo-labels"], out / "overlay.png", truth=truth)
             # An untrained backbone learns more from a few hundred masks if it has seen the tags before.
             start = weights or (None if pretrained else checkpoint)
             pipeline.add("seg", train_seg.run, TrainSegConfig, out / "pseudo-labels", weights=start)

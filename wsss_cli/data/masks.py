@@ -128,6 +128,18 @@ def overlay(image: NDArray[np.uint8], mask: Mask) -> NDArray[np.uint8]:
     return np.where((mask > 0)[:, :, None], mixed, image).astype(np.uint8)
 
 
+def overlay_maps(
+    image: NDArray[np.uint8], maps: NDArray[np.float32], ids: NDArray[np.int64]
+) -> NDArray[np.uint8]:
+    """The image (H, W, 3) under the colour of the class whose map (K, H, W) is strongest, as dense as that map."""
+    if not len(maps):
+        return image.copy()
+    colours = palette()[(ids[maps.argmax(axis=0)] + 1) & 255].astype(np.float32)
+    strength = np.clip(maps.max(axis=0), 0.0, 1.0)[:, :, None]
+    mixed = image * (1 - 0.75 * strength) + colours * (0.75 * strength)
+    return np.asarray(mixed.round(), np.uint8)
+
+
 def encode_png(rgb: NDArray[np.uint8]) -> bytes:
     """The PNG of an image (H, W, 3)."""
     return _png(Image.fromarray(np.ascontiguousarray(rgb)))

@@ -1,4 +1,4 @@
-"""The picture of a few results: what it shows, what it leaves out, when it is written."""
+"""The picture of results: what it shows, what it leaves out, when it is written."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wsss_cli.cli import main
 from wsss_cli.config import Execution
+from wsss_cli.data.cams import Cam, encode_cam
 from wsss_cli.data.masks import encode_mask, palette
 from wsss_cli.data.run import Run
+from wsss_cli.errors import RejectedInputError
 from wsss_cli.reporter import Silent
-from wsss_cli.stages import overlay
+from wsss_cli.stages import show
 
 CLASSES = ("cat", "dog")
 COLOUR = (10, 200, 30)
@@ -59,7 +62,7 @@ def test_image_truth_and_mask_side_by_side(tmp_path: Path) -> None:
     truth = tmp_path / "truth"
     truth.mkdir()
     (truth / "a.png").write_bytes(encode_mask(np.full((8, 8), 1, np.uint8), CLASSES))
-    overlay.run(masks, tmp_path / "o.png", truth=truth, height=8)
+    show.run([masks], tmp_path / "o.png", truth=truth, height=8)
     picture = read(tmp_path / "o.png")
 
     mixed = [(np.array(COLOUR) + palette()[index]) // 2 for index in (1, 2)]
@@ -73,7 +76,7 @@ def test_image_truth_and_mask_side_by_side(tmp_path: Path) -> None:
 def test_rows_are_spread_over_the_ids(tmp_path: Path) -> None:
     """Six of nine results, two columns without a truth."""
     masks = pseudo_labels(tmp_path, list("abcdefghi"))
-    overlay.run(masks, tmp_path / "o.png", truth=None, rows=6, height=16)
+    show.run([masks], tmp_path / "o.png", truth=None, rows=6, height=16)
 
     assert read(tmp_path / "o.png").shape == (6 * 16 + 5 * 4, 16 * 2 + 4, 3)
 
@@ -83,7 +86,7 @@ def test_unreadable_results_are_left_out(tmp_path: Path) -> None:
     masks = pseudo_labels(tmp_path, ["a", "b", "c"])
     (tmp_path / "images" / "a.png").write_bytes(b"no image")
     (tmp_path / "images" / "b.png").write_bytes(png(np.zeros((4, 8, 3), np.uint8)))
-    overlay.run(masks, tmp_path / "o.png", truth=None, height=8)
+    show.run([masks], tmp_path / "o.png", truth=None, height=8)
 
     assert read(tmp_path / "o.png").shape == (8, 20, 3)
 
@@ -93,7 +96,7 @@ def test_nothing_to_show_writes_nothing(tmp_path: Path) -> None:
     masks = pseudo_labels(tmp_path, ["a"])
     (tmp_path / "truth").mkdir()
     (tmp_path / "truth" / "z.png").write_bytes(encode_mask(np.zeros((8, 8), np.uint8), CLASSES))
-    overlay.run(masks, tmp_path / "o.png", truth=tmp_path / "truth")
+    show.run([masks], tmp_path / "o.png", truth=tmp_path / "truth")
 
     assert not (tmp_path / "o.png").exists()
 
@@ -103,11 +106,70 @@ def test_second_run_rewrites_only_what_changed(tmp_path: Path, damaged: bool) ->
     """The same results leave the file alone; a damaged picture is drawn again."""
     masks = pseudo_labels(tmp_path, ["a"])
     picture = tmp_path / "o.png"
-    overlay.run(masks, picture, truth=None)
+    show.run([masks], picture, truth=None)
     whole, before = picture.read_bytes(), picture.stat().st_ino
     if damaged:
         picture.write_bytes(whole[:-9])
-    overlay.run(masks, picture, truth=None)
+    show.run([masks], picture, truth=None)
 
     assert picture.read_bytes() == whole
     assert (picture.stat().st_ino == before) != damaged
+
+
+def maps_of(folder: Path, id_: str, strength: float) -> Path:
+    """A finished cams folder of one image, whose dog is everywhere with this strength."""
+    with Run(
+        folder / "cams", "cams", configuration={}, classes=CLASSES, inputs={}, ids=[id_], suffix=".npz",
+        facts={"images": str(folder / "images")}, execution=Execution(), reporter=Silent(),
+    ) as run:  # fmt: skip
+        cam = Cam(np.full((1, 2, 2), strength, np.float32), np.array([1]), (8, 8), np.ones(1, np.float32))
+        run.write(id_, encode_cam(cam), inputs={})
+    return folder / "cams"
+
+
+def test_one_image_in_several_folders(tmp_path: Path) -> None:
+    """A column a folder in the order given: a map is as dense as it is strong, a mask half."""
+    masks = pseudo_labels(tmp_path, ["a", "b"])
+    maps = maps_of(tmp_path, "a", 0.5)
+    show.one("a", [maps, masks], tmp_path / "o.png", height=8)
+    picture = read(tmp_path / "o.png")
+
+    dog, cat = palette()[2].astype(float), palette()[1]
+    assert picture.shape == (8, 8 * 3 + 4 * 2, 3)
+    assert picture[3, 8 + 4 + 3].tolist() == (np.array(COLOUR) * 0.625 + dog * 0.375).round().tolist()
+    assert picture[3, 16 + 8 + 3].tolist() == ((np.array(COLOUR) + cat) // 2).tolist()
+
+
+def test_rows_are_of_images_that_all_folders_have(tmp_path: Path) -> None:
+    """The maps are of one image, the masks of three."""
+    masks = pseudo_labels(tmp_path, ["a", "b", "c"])
+    show.run([masks, maps_of(tmp_path, "b", 0.5)], tmp_path / "o.png", height=8)
+    assert read(tmp_path / "o.png").shape[0] == 8
+
+
+@pytest.mark.parametrize(
+    ("id_", "damaged", "said"), [("z", False, "has no 'z'"), ("a", True, "cannot be shown")]
+)
+def test_what_cannot_be_shown_is_said(tmp_path: Path, id_: str, damaged: bool, said: str) -> None:
+    """Asked for by name, a missing or broken result is an error, and nothing is written."""
+    masks = pseudo_labels(tmp_path, ["a"])
+    if damaged:
+        (tmp_path / "images" / "a.png").write_bytes(b"no image")
+    with pytest.raises(RejectedInputError, match=said):
+        show.one(id_, [masks], tmp_path / "o.png")
+    assert not (tmp_path / "o.png").exists()
+
+
+def test_the_command(tmp_path: Path) -> None:
+    """It writes the picture; a file that is there already needs --overwrite."""
+    masks = pseudo_labels(tmp_path, ["a"])
+    arguments = ["show", "a", str(masks), "-o", str(tmp_path / "o.png"), "--height", "40"]
+    assert main(arguments) == 0
+    assert read(tmp_path / "o.png").shape[0] == 40
+    (tmp_path / "o.png").write_bytes(b"mine")
+    assert main(arguments) == 7
+    assert (tmp_path / "o.png").read_bytes() == b"mine"
+    assert main([*arguments, "--overwrite"]) == 0
+    assert read(tmp_path / "o.png").shape[0] == 40
+    assert main(["show", "z", str(masks), "-o", str(tmp_path / "p.png")]) == 4
+    assert main(["show", "a", "-o", str(tmp_path / "p.png")]) == 2
