@@ -22,6 +22,8 @@ from wsss_cli.cli import (
     console,
     crf,
     eval,  # noqa: A004
+    export,
+    import_cams,
     import_weights,
     predict,
     pseudo_labels,
@@ -54,7 +56,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "predict": predict.predict,
     "eval": eval.evaluate,
     "run": run.run,
+    "export": export.export,
     "import-weights": import_weights.import_weights,
+    "import-cams": import_cams.import_cams,
 }
 for _name, _command in COMMANDS.items():
     app.command(_name, epilog=EPILOG)(_command)

@@ -23,7 +23,7 @@ from wsss_cli.text import show
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_PIXELS = 64_000_000
 _MAX_BYTES = 1 << 30
-_ORIENTATION_TAG = 0x0112
+ORIENTATION_TAG = 0x0112
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 # Formats that Pillow must not even be asked about: an EPS file would start Ghostscript.
 _FOREIGN = {b"%!PS": "EPS", b"%PDF": "PDF", b"\xc5\xd0\xd3\xc6": "EPS", b"\x00\x00\x00\x0cjP": "JPEG 2000"}
@@ -152,7 +152,7 @@ def _upright(pixels: NDArray[np.uint8], image: Image.Image) -> NDArray[np.uint8]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            orientation: Any = image.getexif().get(_ORIENTATION_TAG, 1)
+            orientation: Any = image.getexif().get(ORIENTATION_TAG, 1)
         except Exception:  # unreadable metadata: no viewer turns such an image either
             orientation = 1
     if orientation in (5, 6, 7, 8):
