@@ -69,6 +69,34 @@ def test_source_opens_no_file_the_dangerous_way(path: Path) -> None:
     assert [word for word in FORBIDDEN if word in text] == []
 
 
+# Who may name the module, what of it, and why.
+PICKLE = {
+    "data/checkpoints.py": {"UnpicklingError"},  # the error that torch raises, which is caught
+    "data/numpy_pickle.py": {"_Unpickler"},  # with a table of stand-ins in the place of every function
+    "exports/irn.py": {"dumps"},  # IRN's scripts open nothing else; nothing is read
+}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_pickle_is_used_where_the_table_says(path: Path) -> None:
+    """One module reads pickles, without running what they name, and one writes them, for a format that is one."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    used = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "pickle"
+    }
+    taken = [
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "") in ("pickle", "_pickle", "dill", "joblib")
+        for alias in node.names
+    ]
+
+    assert used <= PICKLE.get(path.relative_to(PACKAGE).as_posix(), set())
+    assert taken == []
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_only_the_writer_writes(path: Path) -> None:
     """A file that another module opened would not be whole or absent."""

@@ -52,8 +52,11 @@ def _header(stream: io.BytesIO) -> None:
         raise ValueError(f"it holds {kind}, not objects")
 
 
-class _Unpickler(pickle.Unpickler):
-    """An unpickler that knows no function but the stand-ins."""
+class _Unpickler(pickle._Unpickler):
+    """An unpickler that knows no function but the stand-ins.
+
+    The one that is written in Python: in the other a few bytes can make the memo take all memory.
+    """
 
     def __init__(self, stream: io.BytesIO, what: str) -> None:
         super().__init__(stream, encoding="latin1")  # files of Python 2 too
@@ -143,10 +146,19 @@ def _array(data: Any, dtype: Any, shape: Any, order: str) -> Any:
         if not isinstance(data, list) or len(data) != math.prod(shape):
             raise ValueError("an array of objects does not fit its shape")
         return _Object(data, shape)
-    raw = data.encode("latin1") if isinstance(data, str) else bytes(data)
+    raw = _bytes(data)
     if len(raw) != math.prod(shape) * kind.itemsize:
         raise ValueError(f"{len(raw)} bytes do not fill an array of {shape} {kind}")
     return np.frombuffer(raw, kind).reshape(shape, order="F" if order == "F" else "C")
+
+
+def _bytes(data: Any) -> bytes:
+    """Bytes as they are, or as Python 2 wrote them; a number would ask for that many."""
+    if isinstance(data, str):
+        return data.encode("latin1")
+    if not isinstance(data, bytes | bytearray):
+        raise ValueError(f"a {type(data).__name__} stands in the place of bytes")
+    return bytes(data)
 
 
 def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any = "C") -> Any:
@@ -163,10 +175,14 @@ def _encoded(text: Any, encoding: Any = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes() -> bytes:
+    return b""
+
+
 def _storage(data: Any) -> Any:
     from wsss_cli.data.checkpoints import read_storage  # torch is heavy, and few files need it
 
-    return read_storage(bytes(data))
+    return read_storage(_bytes(data))
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Any:
@@ -200,6 +216,7 @@ _STAND_INS: Mapping[tuple[str, str], Callable[..., Any]] = {
     ("_codecs", "encode"): _encoded,
     ("collections", "OrderedDict"): _dict,
     **{(module, name): _sequence for module in ("builtins", "__builtin__") for name in ("set", "frozenset")},
+    **{(module, "bytes"): _no_bytes for module in ("builtins", "__builtin__")},  # nothing, in protocol 2
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch.storage", "_load_from_bytes"): _storage,
     ("torch", "from_numpy"): _same,

@@ -34,5 +34,8 @@ def export(dataset: Dataset, scenes: Iterable[Scene]) -> Iterator[tuple[str, byt
 
 
 def _line(region: Region, size: tuple[int, int]) -> str:
-    corners = (polygon(region.inside) + [region.left, region.top]) / [size[1], size[0]]
-    return " ".join([str(region.value - 1), *(f"{value:.6f}" for value in corners.ravel().tolist())])
+    shares = [
+        f"{(x + region.left) / size[1]:.6f} {(y + region.top) / size[0]:.6f}"
+        for x, y in polygon(region.inside).tolist()
+    ]
+    return " ".join([str(region.value - 1), *shares])
