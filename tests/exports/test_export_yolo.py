@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from export_scenes import CLASSES, MASKS, made, ring
 from hypothesis import given, settings
+from PIL import Image
 from skimage.draw import polygon as fill
 
 PATH = "labels/train/a~1.txt"
@@ -73,15 +76,23 @@ def test_the_description_is_yaml_with_any_name() -> None:
     assert yaml.safe_load(text)["names"] == {0: "a: 'b'", 1: "yes"}
 
 
-def test_ultralytics_reads_a_line(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.filterwarnings("ignore")
+def test_ultralytics_reads_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The trainer's own check of labels accepts the file (its licence keeps it out of our dependencies)."""
+    monkeypatch.setenv("YOLO_OFFLINE", "true")
+    monkeypatch.setenv("YOLO_CONFIG_DIR", str(tmp_path))
     utils = pytest.importorskip("ultralytics.data.utils")
-    from PIL import Image
-
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (80, 60)).save("a.jpg")
     (tmp_path / "a.txt").write_bytes(made("yolo", {"a/1": ring()})[PATH])
-    result = utils.verify_image_label(("a.jpg", "a.txt", "", False, len(CLASSES), 0, 0, False))
+    _, boxes, size, segments, *_, corrupt, message = utils.verify_image_label(
+        ("a.jpg", "a.txt", "", False, len(CLASSES), 0, 0, False)
+    )
 
-    assert len(result[3]) == 2
-    assert result[-1] == ""
+    assert (corrupt, message) == (0, "")
+    assert boxes[:, 0].tolist() == [0, 1]
+    back = np.zeros(size, np.uint8)
+    for value, corners in enumerate(segments, start=1):
+        whole = (corners * [size[1], size[0]]).reshape(1, -1)
+        back[utils.polygon2mask(size, whole) > 0] = value
+    assert (back == np.where(ring() == 255, 0, ring())).all()

@@ -78,7 +78,7 @@ def test_a_dry_run_writes_nothing(masks: Path, tmp_path: Path, to: str) -> None:
     """It checks the input only."""
     summary = hand_over(masks, tmp_path / "out", to, execution=Execution(dry_run=True))
 
-    assert summary.figures["items"] == 4
+    assert summary.figures["images"] == 4
     assert not (tmp_path / "out").exists()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from wsss_cli.config import Execution, ExportConfig, as_dict, require
 from wsss_cli.data.cams import decode_cam, upsample
@@ -62,7 +62,12 @@ def run(
             reporter.start("export", len(ids))
             for path, payload in exporter.export(dataset, _scenes(tree, source, ids, reporter)):
                 tree.write(path, payload)
-    figures = {"to": config.to, "images": config.images, "items": len(ids), "classes": len(folder.classes)}
+    figures = {
+        "to": config.to,
+        "images": len(ids),
+        "image_files": config.images,
+        "classes": len(folder.classes),
+    }
     return Summary("export", out, tree.counts, tree.failures, figures)
 
 
@@ -153,7 +158,7 @@ def _maps(payload: bytes, classes: int) -> tuple[Maps, tuple[int, int]]:
 def _scenes(tree: Tree, source: _Source, ids: list[str], reporter: Reporter) -> Iterator[Scene]:
     for id_ in ids:
         try:
-            scene: Any = source.scene(id_, tree)
+            scene = source.scene(id_, tree)
         except ItemError as error:
             tree.fail(id_, error)
         else:
