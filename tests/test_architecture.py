@@ -23,13 +23,16 @@ MODULES = {
 LEAVES = {"errors", "text", "summary", "reporter", "registry"}
 # layer -> layers that its files may import, besides the leaves
 LAYERS = {
-    "cli": {"cli", "config", "stages", "methods", "nets", "labels", "releases"},
-    "stages": {"config", "data", "labels", "methods", "refiners", "nets", "ops", "releases", "runtime"},
+    "cli": {"cli", "config", "stages", "methods", "nets", "labels", "exports", "releases"},
+    "stages": {
+        *("config", "data", "labels", "exports", "methods", "refiners", "nets", "ops", "releases", "runtime")
+    },
     "refiners": {"refiners", "config", "data", "methods", "nets", "ops", "runtime"},
     "methods": {"methods", "nets", "ops"},
     "nets": {"nets"},
     "ops": {"ops"},
     "labels": {"labels"},
+    "exports": {"exports", "ops"},
     "releases": {"releases", "nets"},
     "data": {"data", "config"},
     "runtime": {"runtime"},
@@ -87,10 +90,11 @@ def siblings(module: str) -> set[str]:
     package = module.rpartition(".")[0]
     same = {name for name in ours(module) if name.rpartition(".")[0] == package and name in MODULES}
     shared = {f"wsss_cli.cli.{name}" for name in ("options", "console", "job", "progress", "settings")}
+    shared.add("wsss_cli.exports.pictures")
     return same - shared - {module}
 
 
-@pytest.mark.parametrize("package", ["cli", "stages", "methods", "refiners", "labels", "releases"])
+@pytest.mark.parametrize("package", ["cli", "stages", "methods", "refiners", "labels", "exports", "releases"])
 def test_siblings_do_not_import_each_other(package: str) -> None:
     """No command imports a command, no stage a stage, no method a method, and so on."""
     found = {name: siblings(name) for name in MODULES if name.startswith(f"wsss_cli.{package}.")}

@@ -20,10 +20,14 @@ from PIL import Image
 import wsss_cli.stages
 from wsss_cli import cli, config, errors
 from wsss_cli.cli import main
+from wsss_cli.data.masks import encode_mask
+from wsss_cli.data.run import Run
+from wsss_cli.exports import EXPORTERS
 from wsss_cli.labels import LABEL_READERS, read_labels
 from wsss_cli.methods import METHODS
 from wsss_cli.refiners import REFINERS
 from wsss_cli.releases import RELEASES
+from wsss_cli.reporter import Silent
 from wsss_cli.summary import Summary
 
 ROOT = Path(__file__).parent.parent
@@ -31,7 +35,8 @@ README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 PAGES = [README, ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
 STAGES = (
-    "train_cls", "cams", "refine", "crf", "pseudo_labels", "train_seg", "predict", "eval", "import_weights"
+    "train_cls", "cams", "refine", "crf", "pseudo_labels", "train_seg", "predict", "eval", "import_weights",
+    "export", "import_cams",
 )  # fmt: skip
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -116,6 +121,15 @@ def test_every_label_format_is_documented() -> None:
     for name in LABEL_READERS.names():
         assert f"`{name}`" in section(README, "Your own images")
         assert f"**`{name}`:" in section(DOCS / "folders.md", "Labels")
+
+
+def test_every_export_format_is_documented() -> None:
+    """README and docs/folders.md have a row for each, and the README says what becomes of do-not-know pixels."""
+    rows = table(README, "Export formats")
+
+    assert [code(row[0]) for row in rows] == list(EXPORTERS.names())
+    assert all(row[2] for row in rows)
+    assert [code(row[0]) for row in table(DOCS / "folders.md", "Exports")] == list(EXPORTERS.names())
 
 
 def test_exit_codes_are_those_of_the_program() -> None:
@@ -372,7 +386,29 @@ def test_the_example_label_format_is_found_by_itself(modules: Path, monkeypatch:
         read_labels(tags)
 
 
-@pytest.mark.parametrize(("name", "registry"), [("lse", METHODS), ("tag-lines", LABEL_READERS)])
+def test_the_example_export_format_works(
+    images: Path, modules: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One file and one line give a format that `--to` knows, resumable as the others."""
+    monkeypatch.setitem(EXPORTERS._modules, "runs", example("runs", modules))
+    masks, out = modules / "masks", modules / "out"
+    mask = np.zeros((2, 4), np.uint8)
+    mask[0, 1:3], mask[1, 0] = 1, 255
+    with Run(
+        masks, "pseudo-labels", configuration={}, classes=("cat",), inputs={}, ids=["0"], suffix=".png",
+        facts={"images": str(images)}, execution=config.Execution(), reporter=Silent(),
+    ) as run:  # fmt: skip
+        run.write("0", encode_mask(mask, ("cat",)), inputs={})
+
+    assert main(["export", str(masks), "--to", "runs", "-o", str(out), "-q"]) == 0
+    assert (out / "0.txt").read_text() == "0 1 2 5\n"
+    assert main(["export", str(masks), "--to", "runs", "-o", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["counts"]["skipped"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "registry"), [("lse", METHODS), ("tag-lines", LABEL_READERS), ("runs", EXPORTERS)]
+)
 def test_the_line_of_each_example_names_its_file(name: str, registry: Any) -> None:
     """The line that the page shows has the form of the lines in the table, and the path of the file above it."""
     page = text(DOCS / "extending.md")

@@ -20,7 +20,9 @@ CONFIGS = {
     "train-seg": config.TrainSegConfig,
     "predict": config.PredictConfig,
     "eval": config.EvalConfig,
+    "export": config.ExportConfig,
     "import-weights": config.ImportWeightsConfig,
+    "import-cams": config.ImportCamsConfig,
 }
 WITHOUT_ITEMS = {"import-weights"}
 LOOKING = {"doctor", "show"}  # no stage folder, nothing to configure
@@ -95,7 +97,7 @@ def test_every_option_is_used(command: str) -> None:
     """An option is a field of the configuration or of Execution, or one that this list knows."""
     known = {"config_file", "out", "as_json", "quiet", "verbose", "allow_failed", "listing", "limit"}
     known |= {"labels", "label_format", "unlabelled", "classes", "val_listing", "weights", "truth", "help"}
-    known |= {"checkpoint", "cnn", "cnn_weights", "label_regex", "trust_pickle"}
+    known |= {"checkpoint", "cnn", "cnn_weights", "label_regex", "trust_pickle", "class_list"}
     fields = {
         field.name for kind in (CONFIGS[command], config.Execution) for field in dataclasses.fields(kind)
     }

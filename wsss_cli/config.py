@@ -367,6 +367,40 @@ class ImportWeightsConfig:
         require(self.num_heads >= 0, f"--num-heads is {self.num_heads}; it must be at least 1, or 0.")
 
 
+EXPORT_IMAGES = ("auto", "copy", "link", "none")
+EXPORT_PER = ("region", "class")
+EXPORT_DO_NOT_KNOW = ("label", "background")
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """`wsss export`; a format uses the fields that its module names."""
+
+    to: str = ""  # a name in EXPORTERS
+    images: str = "auto"  # as the format is usually handed over
+    split: str = "train"  # what the lists and folders are called
+    per: str = "region"  # what one annotation is: a connected region or a class
+    do_not_know: str = "label"  # of cvat: a label of its own, or background
+    image_prefix: str = "/data/local-files/?d="  # of label-studio: what stands before the path of an image
+
+    def __post_init__(self) -> None:
+        require(bool(self.to), "--to is missing. Name the format; 'wsss export --help' lists them.")
+        require_choice("--images", self.images, EXPORT_IMAGES)
+        require_choice("--per", self.per, EXPORT_PER)
+        require_choice("--do-not-know", self.do_not_know, EXPORT_DO_NOT_KNOW)
+        require(
+            re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", self.split) is not None,
+            f"--split is '{self.split}'; write a short name such as train, of letters, digits, '.', '_' and '-'.",
+        )
+
+
+@dataclass(frozen=True)
+class ImportCamsConfig:
+    """`wsss import-cams`."""
+
+    trust_pickle: bool = False  # such files are pickles; even so only arrays are taken out of them
+
+
 def resolve(config: Any, preset: Mapping[str, Any], given: Collection[str]) -> Any:
     """`config` with the preset's values wherever the user typed nothing; "options" of a preset are not
     fields.

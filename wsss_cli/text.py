@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import unicodedata
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ BACKGROUND = "background"
 _HIDDEN_CATEGORIES = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 _JUNK = ("thumbs.db", "desktop.ini")
 _LONGEST_CLASS_NAME = 200
+_LONGEST_FLAT_NAME = 180  # a suffix must fit behind it
 
 
 def show(name: str | bytes | Path) -> str:
@@ -53,6 +55,17 @@ def encode_id(name: str) -> str:
     """The id of a relative path without suffix: bytes outside [A-Za-z0-9._/-] percent-encoded."""
     # `~` marks shortened names in `data.samples.item_path`, so it is encoded although urllib leaves it alone.
     return quote_from_bytes(os.fsencode(name), safe="/").replace("~", "%7E")
+
+
+def flat_name(id_: str) -> str:
+    """The id as one part of a path: "a/1" -> "a~1"; no two ids share one, as "~" is encoded in ids.
+
+    Long ones are cut, with a hash behind "~~" (an id has no empty part, so that no other name looks so).
+    """
+    name = id_.replace("/", "~")
+    if len(name) <= _LONGEST_FLAT_NAME:
+        return name
+    return f"{name[:150]}~~{hashlib.sha256(id_.encode()).hexdigest()[:16]}"
 
 
 def id_of(text: str) -> str:

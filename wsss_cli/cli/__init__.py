@@ -23,6 +23,8 @@ from wsss_cli.cli import (
     crf,
     doctor,
     eval,  # noqa: A004
+    export,
+    import_cams,
     import_weights,
     predict,
     pseudo_labels,
@@ -56,7 +58,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "predict": predict.predict,
     "eval": eval.evaluate,
     "run": run.run,
+    "export": export.export,
     "import-weights": import_weights.import_weights,
+    "import-cams": import_cams.import_cams,
     "doctor": doctor.doctor,
     "show": show.show,
 }

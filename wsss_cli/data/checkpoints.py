@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
@@ -133,3 +135,15 @@ def _open(path: Path, payload: bytes) -> Any:
         raise RejectedInputError(
             f"{show(path)} is damaged or no checkpoint: it cannot be opened. Make it again."
         ) from error
+
+
+def read_storage(payload: bytes) -> NDArray[Any]:
+    """The numbers (n,) of one tensor's storage as torch saves it inside of other pickles; ValueError for another."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls its own format outdated
+        value = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        if not isinstance(value, torch.storage.TypedStorage):
+            raise ValueError("a tensor has no storage")
+        flat = torch.empty(0, dtype=value.dtype).set_(value.untyped())  # type: ignore[no-untyped-call]
+    numbers: NDArray[Any] = flat.numpy()
+    return numbers

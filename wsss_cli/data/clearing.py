@@ -29,7 +29,8 @@ def clear(out: Path, stage: str, note: Callable[[str], None]) -> None:
         old = None
     if old is not None:
         manifests.refuse_other_stage(out, old, stage, "Pass another --out.")
-        for item in journals.read_journal(out, old["suffix"]).done.values():
+        root = old.get("root", journals.ITEMS)
+        for item in journals.read_journal(out, old["suffix"], root).done.values():
             refuse_links(out, (out / item.path).parent)
             remove(out / item.path)
         for name in old["extras"]:

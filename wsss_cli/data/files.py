@@ -69,6 +69,20 @@ def write_atomic(path: Path, payload: bytes) -> str:
     return sha256(payload)
 
 
+def link_atomic(path: Path, target: Path) -> None:
+    """Put a symbolic link to `target` at `path`, whole or not at all; OSError -> EnvironmentProblemError."""
+    temporary = path.with_name(TEMPORARY_PREFIX + secrets.token_hex(6))
+    try:
+        _make_folders(path.parent)
+        temporary.symlink_to(target)
+        os.replace(temporary, path)  # noqa: PTH105 - as in write_atomic
+        sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        _refuse(path, error)
+
+
 def _write_new(path: Path, payload: bytes) -> None:
     descriptor = os.open(
         path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666

@@ -59,7 +59,7 @@ def describe(path: Path) -> ImageFacts:
     height, width = pixels.shape[:2]
     return ImageFacts(
         image.format or "?", image.mode, (height, width), getattr(image, "n_frames", 1),
-        _orientation(image) != 1, hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest(),
+        orientation(image) not in (0, 1), hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest(),
     )  # fmt: skip
 
 
@@ -173,18 +173,18 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _upright(pixels: NDArray[np.uint8], image: Image.Image) -> NDArray[np.uint8]:
-    orientation = _orientation(image)
-    if orientation in (5, 6, 7, 8):
+    turn = orientation(image)
+    if turn in (5, 6, 7, 8):
         pixels = pixels.transpose(1, 0, 2)
-    if orientation in (3, 4, 7, 8):
+    if turn in (3, 4, 7, 8):
         pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
+    if turn in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels)
 
 
-def _orientation(image: Image.Image) -> Any:
-    """The EXIF orientation, 1 for upright."""
+def orientation(image: Image.Image) -> Any:
+    """The EXIF orientation, 1 for upright; some writers put 0."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

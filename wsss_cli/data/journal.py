@@ -84,20 +84,23 @@ def line(record: Item | Failure) -> bytes:
     return json.dumps(value, allow_nan=False, ensure_ascii=True).encode("ascii")
 
 
-def item_file(id_: str, suffix: str) -> str:
+def item_file(id_: str, suffix: str, root: str = ITEMS) -> str:
     """The path of an item's file below the stage folder, with "/"."""
-    return item_path(Path(ITEMS), id_, suffix).as_posix()
+    return item_path(Path(root), id_, suffix).as_posix()
 
 
-def read_journal(folder: Path, suffix: str) -> Journal:
-    """The records in a stage folder; a torn last line and lines that make no sense are counted, not used."""
+def read_journal(folder: Path, suffix: str, root: str = ITEMS) -> Journal:
+    """The records in a stage folder; a torn last line and lines that make no sense are counted, not used.
+
+    `root` is the folder of the items in it, "" where they lie beside the journal.
+    """
     journal = Journal()
     payload = read_regular_file(folder / NAME, OutputMismatchError)
     journal.digest = sha256(payload or b"")
     *whole, rest = (payload or b"").split(b"\n")
     journal.torn = bool(rest)
     for raw in whole:
-        record = _record(raw, suffix)
+        record = _record(raw, suffix, root)
         if record is None:
             journal.dropped += 1
         else:
@@ -105,7 +108,7 @@ def read_journal(folder: Path, suffix: str) -> Journal:
     return journal
 
 
-def _record(raw: bytes, suffix: str) -> Item | Failure | None:
+def _record(raw: bytes, suffix: str, root: str) -> Item | Failure | None:
     try:
         value = parse_json(raw, NAME)
         if not isinstance(value, dict):
@@ -113,7 +116,7 @@ def _record(raw: bytes, suffix: str) -> Item | Failure | None:
         status = value.pop("status", None)
         if status == "failed":
             return _checked_failure(Failure(**value))
-        return _checked_item(Item(**value), suffix) if status == "done" else None
+        return _checked_item(Item(**value), suffix, root) if status == "done" else None
     except (TypeError, RejectedInputError):
         return None
 
@@ -122,12 +125,12 @@ def _checked_failure(record: Failure) -> Failure | None:
     return record if all(isinstance(text, str) for text in vars(record).values()) else None
 
 
-def _checked_item(record: Item, suffix: str) -> Item | None:
+def _checked_item(record: Item, suffix: str, root: str) -> Item | None:
     """The record, if its types are right and its path is the one of this id (no other is ever opened)."""
     kinds = {"id": str, "path": str, "sha256": str, "bytes": int, "inputs": dict, "facts": dict}
     if any(type(getattr(record, name)) is not kind for name, kind in kinds.items()):
         return None
-    return record if record.path == item_file(record.id, suffix) else None
+    return record if record.path == item_file(record.id, suffix, root) else None
 
 
 def failure_texts(journal: Journal) -> dict[str, str]:

@@ -7,7 +7,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from typing import Any
 from wsss_cli import __version__
 from wsss_cli.config import item_limit
 from wsss_cli.data.files import parse_json, read_regular_file, sha256
+from wsss_cli.data.journal import ITEMS, Journal, ids_fingerprint, read_journal
 from wsss_cli.data.journal import NAME as JOURNAL
-from wsss_cli.data.journal import Journal, read_journal
 from wsss_cli.errors import OutputMismatchError, UsageError, WsssError
 from wsss_cli.text import show
 
@@ -64,6 +64,8 @@ def _is_manifest(value: Mapping[str, Any]) -> bool:
         return False
     if value.get("status") not in _STATUSES:
         return False
+    if value.get("root", ITEMS) not in (ITEMS, ""):
+        return False
     # Names become paths, so none of them may lead out of the folder.
     named = all(
         Path(name).name == name and isinstance(digest, str) for name, digest in value["extras"].items()
@@ -73,7 +75,7 @@ def _is_manifest(value: Mapping[str, Any]) -> bool:
 
 def read_whole_journal(folder: Path, manifest: Mapping[str, Any]) -> Journal:
     """The journal beside a manifest; if the manifest is of a finished run it must be the very same one."""
-    journal = read_journal(folder, manifest["suffix"])
+    journal = read_journal(folder, manifest["suffix"], manifest.get("root", ITEMS))
     if manifest["status"] != "running" and journal.digest != manifest["items"]:
         raise OutputMismatchError(f"{show(folder / JOURNAL)} is damaged or not of this run. {REMEDY}")
     return journal
@@ -152,6 +154,37 @@ def _fingerprint(value: Any) -> Any:
 
 def _path(value: Any) -> Any:
     return value.get("path", "?") if isinstance(value, dict) else value
+
+
+def compose(
+    stage: str,
+    status: str,
+    head: Mapping[str, Any],
+    *,
+    counts: Mapping[str, int],
+    ids: Sequence[str],
+    suffix: str,
+    extras: Mapping[str, str],
+    journal: Journal,
+    started: str,
+) -> dict[str, Any]:
+    """The manifest of a run that stands at `status`; `head` is its configuration, classes, inputs and facts."""
+    ended = status != "running"
+    return {
+        "schema": SCHEMA,
+        "stage": stage,
+        "version": __version__,
+        "status": status,
+        "counts": dict(counts) if ended else {"total": len(ids)},
+        **head,
+        "ids": {"count": len(ids), "fingerprint": ids_fingerprint(ids)},
+        "suffix": suffix,
+        "items": sha256(journal.payload()) if ended else None,
+        "extras": dict(sorted(extras.items())),
+        "started": started,
+        "finished": now() if ended else None,
+        "environment": environment(),
+    }
 
 
 def differs(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:

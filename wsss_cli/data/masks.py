@@ -108,10 +108,10 @@ def read_classes(path: Path) -> tuple[str, ...]:
     return class_names(text.splitlines(), str(path))
 
 
-def palette() -> NDArray[np.uint8]:
-    """The 256 VOC colours, (256, 3): the bits of an index spread over red, green and blue."""
-    index = np.arange(256)
-    colours = np.zeros((256, 3), np.uint8)
+def palette(count: int = 256) -> NDArray[np.uint8]:
+    """The first VOC colours, (count, 3): the bits of an index spread over red, green and blue."""
+    index = np.arange(count)
+    colours = np.zeros((count, 3), np.uint8)
     for bit in range(8):
         for channel in range(3):
             colours[:, channel] |= ((index >> channel & 1) << (7 - bit)).astype(np.uint8)

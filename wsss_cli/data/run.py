@@ -8,7 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from wsss_cli import __version__
 from wsss_cli.config import Execution
 from wsss_cli.data import journal as journals
 from wsss_cli.data import manifest as manifests
@@ -279,27 +278,15 @@ class Run:
         write_atomic(self.out / manifests.NAME, json_bytes(self._manifest(status)))
 
     def _manifest(self, status: str) -> dict[str, Any]:
-        ended = status != "running"
         counts = {
             "total": len(self.ids),
             "done": len(self._journal.done),
             "failed": len(self._journal.failed),
         }
-        return {
-            "schema": manifests.SCHEMA,
-            "stage": self.stage,
-            "version": __version__,
-            "status": status,
-            "counts": counts if ended else {"total": len(self.ids)},
-            **self._head,
-            "ids": {"count": len(self.ids), "fingerprint": journals.ids_fingerprint(self.ids)},
-            "suffix": self.suffix,
-            "items": sha256(self._journal.payload()) if ended else None,
-            "extras": dict(sorted(self._extras.items())),
-            "started": self._started,
-            "finished": manifests.now() if ended else None,
-            "environment": manifests.environment(),
-        }
+        return manifests.compose(
+            self.stage, status, self._head, counts=counts, ids=self.ids, suffix=self.suffix, extras=self._extras,
+            journal=self._journal, started=self._started,
+        )  # fmt: skip
 
     def _unlock(self) -> None:
         unlock(self.out / LOCK, self._lock)

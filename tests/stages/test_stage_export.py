@@ -1,0 +1,295 @@
+"""`wsss export` on a tiny masks folder: files, images, resuming, refusals, bad items."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_maps
+import tiny_masks
+from PIL import Image
+
+from wsss_cli.cli import main
+from wsss_cli.config import Execution, ExportConfig
+from wsss_cli.data.files import sha256_file
+from wsss_cli.data.folder import read_run
+from wsss_cli.data.masks import encode_mask
+from wsss_cli.data.run import Run
+from wsss_cli.errors import (
+    EnvironmentProblemError,
+    OutputMismatchError,
+    RejectedInputError,
+    TooManyFailuresError,
+    UsageError,
+)
+from wsss_cli.exports import EXPORTERS, MASK_STAGES
+from wsss_cli.reporter import Silent
+from wsss_cli.stages import export
+from wsss_cli.summary import Summary
+from wsss_cli.text import flat_name
+
+OF_MASKS = [name for name in EXPORTERS.names() if EXPORTERS.load(name).FORM.reads == MASK_STAGES]
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    return tiny_maps.write_images(tmp_path / "images")
+
+
+@pytest.fixture
+def masks(tmp_path: Path, images: Path) -> Path:
+    return tiny_masks.write_masks(tmp_path / "masks", images)
+
+
+def hand_over(masks: Path, out: Path, to: str, **more: object) -> Summary:
+    execution = more.pop("execution", Execution())
+    options = {name: more.pop(name) for name in list(more) if name in ExportConfig.__dataclass_fields__}
+    config = ExportConfig(to=to, **options)  # type: ignore[arg-type]
+    return export.run(masks, out, config, execution, Silent(), given=frozenset(options), **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("to", OF_MASKS)
+def test_a_second_run_changes_nothing(masks: Path, tmp_path: Path, to: str) -> None:
+    """Every format: all images done, then all there already, and a redone folder has the same bytes."""
+    out = tmp_path / "out"
+    counts = hand_over(masks, out, to).counts
+    first = tiny_maps.snapshot(out)
+
+    assert counts is not None
+    assert (counts.done, counts.failed, counts.skipped) == (4, 0, 0)
+    again = hand_over(masks, out, to).counts
+    assert again is not None
+    assert (again.done, again.skipped) == (0, 4)
+    assert tiny_maps.snapshot(out) == first
+    hand_over(masks, out, to, execution=Execution(overwrite=True))
+    ours = {"manifest.json"}
+    assert {p: c for p, (c, _) in tiny_maps.snapshot(out).items() if p not in ours} == {
+        p: c for p, (c, _) in first.items() if p not in ours
+    }
+    assert read_run(out, "export").manifest["status"] == "complete"
+
+
+@pytest.mark.parametrize("to", OF_MASKS)
+def test_a_dry_run_writes_nothing(masks: Path, tmp_path: Path, to: str) -> None:
+    """It checks the input only."""
+    summary = hand_over(masks, tmp_path / "out", to, execution=Execution(dry_run=True))
+
+    assert summary.figures["images"] == 4
+    assert not (tmp_path / "out").exists()
+
+
+def test_ids_with_folders_become_flat_names(masks: Path, tmp_path: Path) -> None:
+    """`a/1` is `a~1`, in the files and in the list."""
+    hand_over(masks, tmp_path / "out", "voc")
+
+    assert (tmp_path / "out/ImageSets/Segmentation/train.txt").read_text().split() == ["a~1", "a~2", "b", "c"]
+    assert (tmp_path / "out/JPEGImages/a~1.png").read_bytes() == (tmp_path / "images/a/1.png").read_bytes()
+
+
+def test_flat_names_are_never_shared() -> None:
+    """Not by ids that look alike, nor by long ones, nor by one that imitates a shortened one."""
+    long = "x" * 150 + "/" + "y" * 200
+    ids = ["a/b", "a_b", "a__b", "a.b", "a%7Eb", "a-b", long, long + "z"]
+    ids.append(flat_name(long).replace("~~", "/").replace("~", "/"))
+
+    assert len({flat_name(id_) for id_ in ids}) == len(ids)
+    assert max(len(flat_name(id_)) for id_ in ids) <= 180
+
+
+def test_images_can_be_linked_or_left(masks: Path, images: Path, tmp_path: Path) -> None:
+    """A link leads to the image and is checked by where it leads; without images there is no folder of them."""
+    out = tmp_path / "out"
+    hand_over(masks, out, "yolo", images="link")
+    link = out / "images/train/a~1.png"
+
+    assert link.is_symlink()
+    assert link.resolve() == images / "a/1.png"
+    link.unlink()
+    link.symlink_to(images / "b.png")
+    assert hand_over(masks, out, "yolo", images="link").counts.done == 4  # type: ignore[union-attr]
+    assert link.resolve() == images / "a/1.png"
+    hand_over(masks, tmp_path / "none", "yolo", images="none")
+    assert not (tmp_path / "none/images").exists()
+    hand_over(masks, out, "yolo", images="link", execution=Execution(overwrite=True))
+    assert (images / "a/1.png").is_file()
+
+
+def test_a_turned_image_is_written_upright(tmp_path: Path) -> None:
+    """Its mask is of the upright picture, and not every reader turns it."""
+    images = tmp_path / "images"
+    images.mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (32, 24), (9, 9, 9)).save(images / "t.jpg", exif=exif)
+    with Run(
+        tmp_path / "masks", "pseudo-labels", configuration={}, classes=("cat",), inputs={}, ids=["t"], suffix=".png",
+        facts={"images": str(images)}, execution=Execution(), reporter=Silent(),
+    ) as run:  # fmt: skip
+        mask = np.ones((32, 24), np.uint8)
+        run.write("t", encode_mask(mask, ("cat",)), inputs={"image": sha256_file(images / "t.jpg")})
+    hand_over(tmp_path / "masks", tmp_path / "out", "yolo", images="link")
+
+    with Image.open(tmp_path / "out/images/train/t.png") as image:
+        assert image.size == (24, 32)
+
+
+def test_a_changed_image_fails_alone(masks: Path, images: Path, tmp_path: Path) -> None:
+    """The others are exported; the lists leave it out; the same command takes it in once it is mended."""
+    good = (images / "c.png").read_bytes()
+    Image.new("RGB", (32, 24)).save(images / "c.png")
+    out = tmp_path / "out"
+    summary = hand_over(masks, out, "voc")
+
+    assert list(summary.failures) == ["c"]
+    assert summary.failures["c"].startswith("image-changed")
+    assert (out / "ImageSets/Segmentation/train.txt").read_text().split() == ["a~1", "a~2", "b"]
+    assert read_run(out, "export").manifest["status"] == "partial"
+    (images / "c.png").write_bytes(good)
+    assert hand_over(masks, out, "voc").failures == {}
+    assert (out / "SegmentationClass/c.png").exists()
+
+
+def test_a_damaged_mask_fails_alone(masks: Path, tmp_path: Path) -> None:
+    """What the masks' folder did not write is not handed over; --max-failures ends the run."""
+    (masks / "items/a/1.png").write_bytes(b"x")
+    summary = hand_over(masks, tmp_path / "out", "coco")
+
+    assert summary.failures["a/1"].startswith("damaged")
+    with pytest.raises(TooManyFailuresError):
+        hand_over(masks, tmp_path / "other", "coco", execution=Execution(max_failures="0"))
+
+
+def test_a_lost_or_damaged_file_is_made_again(masks: Path, tmp_path: Path) -> None:
+    """And files that are no longer made go: a run over less images, or other masks."""
+    out = tmp_path / "out"
+    hand_over(masks, out, "voc")
+    before = {path: content for path, (content, _) in tiny_maps.snapshot(out).items()}
+    (out / "labelmap.txt").unlink()
+    (out / "SegmentationClass/b.png").write_bytes(b"half")
+    hand_over(masks, out, "voc")
+    after = {path: content for path, (content, _) in tiny_maps.snapshot(out).items()}
+    del before["manifest.json"], after["manifest.json"]
+
+    assert after == before
+    hand_over(masks, out, "voc", limit=1)
+    assert [path.name for path in (out / "SegmentationClass").iterdir()] == ["a~1.png"]
+
+
+@pytest.mark.parametrize("failing", range(1, 30, 4))
+def test_an_interrupted_export_continues(
+    masks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    """Stopped at any write there are whole files only; the same command ends with the same bytes."""
+    hand_over(masks, tmp_path / "whole", "voc")
+    replace, calls = os.replace, []
+
+    def full(source: object, target: object) -> None:
+        calls.append(target)
+        if len(calls) == failing:
+            raise OSError(28, "No space left on device")
+        replace(source, target)  # type: ignore[arg-type]
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        try:
+            hand_over(masks, out, "voc")
+        except EnvironmentProblemError:
+            assert len(calls) >= failing
+    hand_over(masks, out, "voc")
+    found, wanted = (
+        {
+            path: content
+            for path, (content, _) in tiny_maps.snapshot(folder).items()
+            if path != "manifest.json"
+        }
+        for folder in (out, tmp_path / "whole")
+    )
+    assert found == wanted
+
+
+def test_another_format_or_option_needs_another_folder(masks: Path, tmp_path: Path) -> None:
+    """As every stage: exit 7, and what differs; --overwrite removes what was there, and nothing else."""
+    out = tmp_path / "out"
+    hand_over(masks, out, "voc")
+    (out / "mine.txt").write_text("kept")
+    with pytest.raises(OutputMismatchError, match='to "voc" -> "rgb"'):
+        hand_over(masks, out, "rgb")
+    hand_over(masks, out, "rgb", execution=Execution(overwrite=True))
+
+    files = {path.relative_to(out).parts[0] for path in out.rglob("*") if path.is_file()}
+    assert files == {"colours.csv", "masks", "mine.txt", "manifest.json", "items.jsonl"}
+
+
+def test_unfit_folders_are_refused(masks: Path, images: Path, tmp_path: Path) -> None:
+    """A cams folder for masks, masks for irn, an unfinished one, and one whose images are gone."""
+    cams = tiny_maps.write_cams(tmp_path / "cams", images)
+    with pytest.raises(
+        RejectedInputError, match="needs a folder made by 'wsss pseudo-labels' or 'wsss predict'"
+    ):
+        hand_over(cams, tmp_path / "out", "voc")
+    with pytest.raises(RejectedInputError, match="needs a folder made by 'wsss cams'"):
+        hand_over(masks, tmp_path / "out", "irn")
+    shutil.move(images, tmp_path / "elsewhere")
+    with pytest.raises(RejectedInputError, match="no longer in"):
+        hand_over(masks, tmp_path / "out", "coco")
+    assert hand_over(masks, tmp_path / "out", "rgb").failures == {}
+    manifest = json.loads((masks / "manifest.json").read_text())
+    (masks / "manifest.json").write_text(json.dumps({**manifest, "status": "running"}))
+    with pytest.raises(RejectedInputError, match="is not finished"):
+        hand_over(masks, tmp_path / "out2", "rgb")
+
+
+def test_too_many_classes_for_eight_bits(tmp_path: Path, images: Path) -> None:
+    """Formats of 8 bits say so instead of wrapping around."""
+    names = tuple(f"c{number}" for number in range(300))
+    masks = tiny_masks.write_masks(tmp_path / "masks", images, classes=names)
+
+    for to in ("voc", "mmseg"):
+        with pytest.raises(RejectedInputError, match="has 300 classes"):
+            hand_over(masks, tmp_path / to, to)
+    assert hand_over(masks, tmp_path / "coco", "coco").failures == {}
+
+
+def test_an_option_of_another_format_is_refused(masks: Path, tmp_path: Path) -> None:
+    """Nothing that was typed is ignored."""
+    with pytest.raises(UsageError, match="--per does nothing with --to voc"):
+        hand_over(masks, tmp_path / "out", "voc", per="class")
+    for wrong in ({"images": "move"}, {"split": "../x"}, {"split": ".."}, {"per": "pixel"}):
+        with pytest.raises(UsageError):
+            ExportConfig(to="voc", **wrong)  # type: ignore[arg-type]
+
+
+def test_maps_are_exported_for_irn(images: Path, tmp_path: Path) -> None:
+    """`cam` has stride 4 and `high_res` the size of the image; an image without classes has its file."""
+    cams = tiny_maps.write_cams(tmp_path / "cams", images)
+    hand_over(cams, tmp_path / "out", "irn")
+    value = np.load(tmp_path / "out/a~2.npy", allow_pickle=True).item()
+
+    assert tuple(value["cam"].shape) == (2, 6, 8)
+    assert value["high_res"].shape == (2, 24, 32)
+    assert value["keys"].tolist() == [0, 1]
+    assert np.load(tmp_path / "out/b.npy", allow_pickle=True).item()["keys"].shape == (0,)
+
+
+def test_from_the_shell(
+    masks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder is named after the format; wrong names and missing ones are usage errors; --list restricts."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ids.txt").write_text("a/1\nc\n")
+
+    assert main(["export", "masks", "--to", "coco", "--list", "ids.txt", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["counts"]["done"] == 2
+    value = json.loads((tmp_path / "export-coco/annotations/instances_train.json").read_text())
+    assert [image["file_name"] for image in value["images"]] == ["a/1.png", "c.png"]
+    assert main(["export", "masks", "--to", "yoloo"]) == 2
+    assert "Did you mean 'yolo'?" in capsys.readouterr().err
+    assert main(["export", "masks"]) == 2
+    assert "--to is missing" in capsys.readouterr().err
+    (masks / "items/c.png").unlink()
+    assert main(["export", "masks", "--to", "rgb", "-q"]) == 3

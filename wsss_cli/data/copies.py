@@ -1,0 +1,53 @@
+"""An image on its way into an export: as it is, or as an upright PNG where others would read it differently."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsss_cli.data.files import sha256
+from wsss_cli.data.images import FORMATS, MAX_PIXELS, open_image, orientation, read_image, read_regular
+from wsss_cli.data.masks import encode_png
+from wsss_cli.errors import ItemError
+from wsss_cli.text import show
+
+# What the consumers of the formats open; a GIF is for none of them an image.
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Copy:
+    """An image to hand over: `payload` under a name with `suffix`; `same` if these are the file's own bytes."""
+
+    suffix: str
+    payload: bytes
+    same: bool
+
+
+def image_copy(path: Path, digest: str | None, size: tuple[int, int]) -> Copy:
+    """The image of a mask of this size (H, W); ItemError if it is not the file of the SHA-256 `digest` (None: any).
+
+    An image that EXIF turns is written upright, as its mask is: not every reader turns it.
+    """
+    payload = read_regular(path)
+    if digest is not None and sha256(payload) != digest:
+        raise ItemError("image-changed", f"{show(path)} has changed since its mask was made.")
+    image = open_image(payload, show(path), FORMATS, MAX_PIXELS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            turned = orientation(image) not in (0, 1)
+        except Exception:  # unreadable metadata: nobody turns such an image
+            turned = False
+    suffix = path.suffix.lower()
+    same = suffix in SUFFIXES and not turned
+    found = (image.height, image.width)
+    if not same:
+        pixels, _ = read_image(path)
+        suffix, payload, found = ".png", encode_png(pixels), pixels.shape[:2]
+    if found != size:
+        raise ItemError(
+            "size-mismatch", f"size mismatch mask {size[0]}x{size[1]} image {found[0]}x{found[1]}."
+        )
+    return Copy(suffix, payload, same)

@@ -1,0 +1,166 @@
+"""Masks folder (or cams folder) -> the files of another tool.
+
+An exporter makes bytes; which image is next, what fails, and every write is decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+from wsss_cli.config import Execution, ExportConfig, as_dict, require
+from wsss_cli.data.cams import decode_cam, upsample
+from wsss_cli.data.copies import image_copy
+from wsss_cli.data.files import sha256
+from wsss_cli.data.folder import StageFolder, read_item, read_run
+from wsss_cli.data.masks import decode_mask, ignore_value, palette
+from wsss_cli.data.samples import find_images, select
+from wsss_cli.data.tree import Tree
+from wsss_cli.errors import ItemError, RejectedInputError
+from wsss_cli.exports import EXPORTERS, MASK_STAGES, Dataset, Exporter, Form, Maps, Scene
+from wsss_cli.reporter import Reporter
+from wsss_cli.summary import Summary
+from wsss_cli.text import flat_name, show
+
+_IRN_STRIDE = 4
+
+
+def run(
+    masks: Path,
+    out: Path | None,
+    config: ExportConfig,
+    execution: Execution,
+    reporter: Reporter,
+    *,
+    listing: Path | None = None,
+    limit: int | None = None,
+    given: Collection[str] = (),
+) -> Summary:
+    """Write every mask of `masks` in the format `config.to`; `out` None: `export-<format>`.
+
+    `given` names the fields that the user typed, so that none is ignored in silence.
+    """
+    exporter = cast(Exporter, EXPORTERS.load(config.to))
+    out = out or Path(f"export-{config.to}")
+    config = _resolved(config, exporter.FORM, given)
+    folder = _folder(masks, exporter.FORM, config)
+    ids = select(sorted({*folder.items, *folder.failures}), listing, limit, str(masks))
+    images = _images(folder, exporter.FORM, config)
+    made_of = sha256("\n".join([folder.fingerprint, *ids]).encode())
+    tree = Tree(
+        out, "export", configuration=as_dict(config), classes=folder.classes, ids=ids,
+        inputs={"masks": {"path": str(masks.absolute()), "fingerprint": folder.recipe}},
+        facts={"made_of": made_of}, execution=execution, reporter=reporter,
+    )  # fmt: skip
+    ignore = ignore_value(len(folder.classes))
+    with tree:
+        if not execution.dry_run and not tree.complete:
+            dataset = Dataset(folder.classes, ignore, palette(ignore + 1), config)
+            source = _Source(folder, images, exporter.FORM.image_folder.format(split=config.split), config)
+            reporter.start("export", len(ids))
+            for path, payload in exporter.export(dataset, _scenes(tree, source, ids, reporter)):
+                tree.write(path, payload)
+    figures = {
+        "to": config.to,
+        "images": len(ids),
+        "image_files": config.images,
+        "classes": len(folder.classes),
+    }
+    return Summary("export", out, tree.counts, tree.failures, figures)
+
+
+def _resolved(config: ExportConfig, form: Form, given: Collection[str]) -> ExportConfig:
+    """The configuration with what the format decides; what it does not use is back at its default."""
+    for name in sorted({*given} - {"to", *form.uses}):
+        require(False, f"--{name.replace('_', '-')} does nothing with --to {config.to}. Leave it out.")
+    default = ExportConfig(to=config.to)
+    idle = {name: value for name, value in as_dict(default).items() if name not in form.uses}
+    images = config.images if "images" in form.uses and config.images != "auto" else form.images
+    return replace(config, **{**idle, "to": config.to, "images": images})
+
+
+def _folder(path: Path, form: Form, config: ExportConfig) -> StageFolder:
+    folder = read_run(path, *form.reads)
+    many = len(folder.classes)
+    if many > form.most_classes:
+        raise RejectedInputError(
+            f"{show(path)} has {many} classes; the masks of {config.to} hold {form.most_classes}. "
+            "Choose another format with --to."
+        )
+    return folder
+
+
+def _images(folder: StageFolder, form: Form, config: ExportConfig) -> Mapping[str, Path]:
+    """The image of every id; none where the format names no image files."""
+    if not form.names_files:
+        return {}
+    root = Path(str(folder.manifest["facts"].get("images") or ""))
+    if not root.is_absolute() or not root.is_dir():
+        raise RejectedInputError(
+            f"The images of {show(folder.path)} are no longer in {show(root)}, and {config.to} needs them. "
+            "Put them back or make the masks again."
+        )
+    return {sample.id: sample.path for sample in find_images(root)}
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where scenes come from."""
+
+    folder: StageFolder
+    images: Mapping[str, Path]
+    image_folder: str  # in the export
+    config: ExportConfig
+
+    def scene(self, id_: str, tree: Tree) -> Scene:
+        """One image with its mask or maps; its image is exported on the way (ItemError)."""
+        payload = read_item(self.folder, id_)
+        classes = len(self.folder.classes)
+        if self.folder.stage not in MASK_STAGES:
+            maps, size = _maps(payload, classes)
+            return Scene(id_, flat_name(id_), "", None, size, maps=maps)
+        mask = decode_mask(payload, classes=classes)
+        size = (mask.shape[0], mask.shape[1])
+        suffix, image = self._image(id_, size, tree)
+        score = self.folder.items[id_].facts.get("score")
+        score = float(score) if isinstance(score, int | float) else None
+        return Scene(id_, flat_name(id_), suffix, image, size, mask=mask, score=score)
+
+    def _image(self, id_: str, size: tuple[int, int], tree: Tree) -> tuple[str, str | None]:
+        """The suffix of the image's file, and the name of the exported image."""
+        path = self.images.get(id_)
+        if path is None:
+            if self.images:
+                raise ItemError("image-missing", f"The image of '{show(id_)}' is no longer there.")
+            return "", None
+        if self.config.images == "none":
+            return path.suffix, None
+        copy = image_copy(path, self.folder.items[id_].inputs.get("image"), size)
+        name = flat_name(id_) + copy.suffix
+        if self.config.images == "link" and copy.same:
+            tree.link(f"{self.image_folder}/{name}", path.absolute())
+        else:
+            tree.write(f"{self.image_folder}/{name}", copy.payload)
+        return copy.suffix, name
+
+
+def _maps(payload: bytes, classes: int) -> tuple[Maps, tuple[int, int]]:
+    cam = decode_cam(payload, classes=classes)
+    height, width = cam.size
+    small = (-(-height // _IRN_STRIDE), -(-width // _IRN_STRIDE))
+    full = upsample(cam)
+    shrunk = cam.maps if cam.maps.shape[1:] == small else upsample(replace(cam, maps=full, size=small))
+    return Maps(cam.classes, shrunk, full), cam.size
+
+
+def _scenes(tree: Tree, source: _Source, ids: list[str], reporter: Reporter) -> Iterator[Scene]:
+    for id_ in ids:
+        try:
+            scene = source.scene(id_, tree)
+        except ItemError as error:
+            tree.fail(id_, error)
+        else:
+            yield scene
+        reporter.advance()
