@@ -382,9 +382,12 @@ class ExportConfig:
     per: str = "region"  # what one annotation is: a connected region or a class
     do_not_know: str = "label"  # of cvat: a label of its own, or background
     image_prefix: str = "/data/local-files/?d="  # of label-studio: what stands before the path of an image
+    worst: str = ""  # only the images whose masks have the lowest scores: a number or a share, "" all
 
     def __post_init__(self) -> None:
         require(bool(self.to), "--to is missing. Name the format; 'wsss export --help' lists them.")
+        few = item_limit("--worst", self.worst, LARGE)
+        require(few is None or few > 0, f"--worst is '{self.worst}'; it must be above 0.")
         require_choice("--images", self.images, EXPORT_IMAGES)
         require_choice("--per", self.per, EXPORT_PER)
         require_choice("--do-not-know", self.do_not_know, EXPORT_DO_NOT_KNOW)

@@ -14,7 +14,7 @@ import tiny_masks
 from PIL import Image
 
 from wsss_cli.cli import main
-from wsss_cli.config import Execution, ExportConfig
+from wsss_cli.config import Execution, ExportConfig, PseudoLabelsConfig
 from wsss_cli.data.files import sha256_file
 from wsss_cli.data.folder import read_run
 from wsss_cli.data.masks import encode_mask
@@ -28,7 +28,7 @@ from wsss_cli.errors import (
 )
 from wsss_cli.exports import EXPORTERS, MASK_STAGES
 from wsss_cli.reporter import Silent
-from wsss_cli.stages import export
+from wsss_cli.stages import export, pseudo_labels
 from wsss_cli.summary import Summary
 from wsss_cli.text import flat_name
 
@@ -274,6 +274,26 @@ def test_maps_are_exported_for_irn(images: Path, tmp_path: Path) -> None:
     assert value["high_res"].shape == (2, 24, 32)
     assert value["keys"].tolist() == [0, 1]
     assert np.load(tmp_path / "out/b.npy", allow_pickle=True).item()["keys"].shape == (0,)
+
+
+@pytest.mark.parametrize(("share", "kept"), [("2", ["a/2", "c"]), ("50%", ["a/2", "c"]), ("1%", ["a/2"])])
+def test_the_worst_to_correct(images: Path, tmp_path: Path, share: str, kept: list[str]) -> None:
+    """The images with the lowest scores alone; their scores stand beside the predictions."""
+    maps = tiny_maps.write_cams(tmp_path / "cams", images)
+    pseudo_labels.run(maps, tmp_path / "scored", PseudoLabelsConfig(), Execution(), Silent())
+    scores = {id_: item.facts["score"] for id_, item in read_run(tmp_path / "scored").items.items()}
+    assert sorted(scores, key=lambda id_: (scores[id_], id_))[: len(kept)] == kept
+    hand_over(tmp_path / "scored", tmp_path / "out", "label-studio", worst=share)
+    tasks = json.loads((tmp_path / "out" / "tasks.json").read_text())
+    assert [round(task["predictions"][0]["score"], 4) for task in tasks] == [scores[id_] for id_ in kept]
+
+
+def test_without_scores_there_is_no_worst(masks: Path, tmp_path: Path) -> None:
+    """Predictions have none; nothing is chosen at random. A share of nothing is refused."""
+    with pytest.raises(RejectedInputError, match="has no scores"):
+        hand_over(masks, tmp_path / "out", "coco", worst="2")
+    with pytest.raises(UsageError, match="--worst is"):
+        ExportConfig(to="coco", worst="0")
 
 
 def test_from_the_shell(

@@ -44,6 +44,12 @@ def export(
     image_prefix: Annotated[
         str, typer.Option(help="Of label-studio: what stands before the path of each image.")
     ] = ExportConfig.image_prefix,
+    worst: Annotated[
+        str,
+        typer.Option(
+            metavar="N|P%", help="Only the images whose masks have the lowest scores, to correct them."
+        ),
+    ] = ExportConfig.worst,
     out: Annotated[
         Path | None,
         typer.Option(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,14 +33,8 @@ def image_copy(path: Path, digest: str | None, size: tuple[int, int]) -> Copy:
     if digest is not None and sha256(payload) != digest:
         raise ItemError("image-changed", f"{show(path)} has changed since its mask was made.")
     image = open_image(payload, show(path), FORMATS, MAX_PIXELS)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            turned = orientation(image) not in (0, 1)
-        except Exception:  # unreadable metadata: nobody turns such an image
-            turned = False
     suffix = path.suffix.lower()
-    same = suffix in SUFFIXES and not turned
+    same = suffix in SUFFIXES and orientation(image) in (0, 1)
     found = (image.height, image.width)
     if not same:
         pixels, _ = read_image(path)

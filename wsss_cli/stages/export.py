@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-from wsss_cli.config import Execution, ExportConfig, as_dict, require
+from wsss_cli.config import Execution, ExportConfig, as_dict, item_limit, require
 from wsss_cli.data.cams import decode_cam, upsample
 from wsss_cli.data.copies import image_copy
 from wsss_cli.data.files import sha256
@@ -25,6 +25,7 @@ from wsss_cli.summary import Summary
 from wsss_cli.text import flat_name, show
 
 _IRN_STRIDE = 4
+ALWAYS = ("to", "worst")  # options of every format
 
 
 def run(
@@ -47,6 +48,7 @@ def run(
     config = _resolved(config, exporter.FORM, given)
     folder = _folder(masks, exporter.FORM, config)
     ids = select(sorted({*folder.items, *folder.failures}), listing, limit, str(masks))
+    ids = _worst(folder, ids, config.worst)
     images = _images(folder, exporter.FORM, config)
     made_of = sha256("\n".join([folder.fingerprint, *ids]).encode())
     tree = Tree(
@@ -73,12 +75,27 @@ def run(
 
 def _resolved(config: ExportConfig, form: Form, given: Collection[str]) -> ExportConfig:
     """The configuration with what the format decides; what it does not use is back at its default."""
-    for name in sorted({*given} - {"to", *form.uses}):
+    for name in sorted({*given} - {*ALWAYS, *form.uses}):
         require(False, f"--{name.replace('_', '-')} does nothing with --to {config.to}. Leave it out.")
     default = ExportConfig(to=config.to)
     idle = {name: value for name, value in as_dict(default).items() if name not in form.uses}
     images = config.images if "images" in form.uses and config.images != "auto" else form.images
-    return replace(config, **{**idle, "to": config.to, "images": images})
+    return replace(config, **{**idle, "to": config.to, "worst": config.worst, "images": images})
+
+
+def _worst(folder: StageFolder, ids: list[str], share: str) -> list[str]:
+    """The ids with the lowest scores, in their order; all of them if `share` is ""."""
+    able = [id_ for id_ in ids if id_ in folder.items]
+    count = item_limit("--worst", share, len(able))
+    if count is None:
+        return ids
+    scores = {id_: folder.items[id_].facts.get("score") for id_ in able}
+    if None in scores.values():
+        raise RejectedInputError(
+            f"{show(folder.path)} has no scores, so --worst cannot choose. Pass a folder of 'wsss pseudo-labels'."
+        )
+    lowest = sorted(able, key=lambda id_: (scores[id_], id_))[: max(1, count)]
+    return sorted(lowest)
 
 
 def _folder(path: Path, form: Form, config: ExportConfig) -> StageFolder:
