@@ -25,7 +25,8 @@ LEAVES = {"errors", "text", "summary", "reporter", "registry"}
 LAYERS = {
     "cli": {"cli", "config", "stages", "methods", "nets", "labels", "exports", "releases"},
     "stages": {
-        *("config", "data", "labels", "exports", "methods", "refiners", "nets", "ops", "releases", "runtime")
+        *("config", "data", "labels", "exports", "pages", "methods", "refiners", "nets", "ops", "releases"),
+        "runtime",
     },
     "refiners": {"refiners", "config", "data", "methods", "nets", "ops", "runtime"},
     "methods": {"methods", "nets", "ops"},
@@ -34,6 +35,7 @@ LAYERS = {
     "labels": {"labels"},
     "exports": {"exports", "ops"},
     "releases": {"releases", "nets"},
+    "pages": {"pages"},
     "data": {"data", "config"},
     "runtime": {"runtime"},
     "config": set(),

@@ -25,7 +25,8 @@ CONFIGS = {
     "import-cams": config.ImportCamsConfig,
 }
 WITHOUT_ITEMS = {"import-weights"}
-LOOKING = {"doctor", "show"}  # no stage folder, nothing to configure
+LOOKING = {"doctor", "show", "report"}  # no stage folder, nothing to configure
+PICTURES = {"show", "report"}  # write one file
 COMMANDS = cli.build().commands
 
 
@@ -83,13 +84,13 @@ def test_common_options_are_everywhere(command: str) -> None:
     common |= set() if command in WITHOUT_ITEMS else {"listing", "limit"}
     if command in LOOKING:
         common -= {"out", "overwrite", "dry_run", "max_failures", "allow_failed"}
-    if command == "show":
+    if command in PICTURES:
         common = {"out", "overwrite", "quiet", "config_file"}
 
     assert common <= set(options(command))
     assert command == "doctor" or options(command)["out"].opts == ["--out", "-o"]
     assert options(command)["quiet"].opts == ["--quiet", "-q"]
-    assert command == "show" or options(command)["verbose"].opts == ["--verbose", "-v"]
+    assert command in PICTURES or options(command)["verbose"].opts == ["--verbose", "-v"]
 
 
 @pytest.mark.parametrize("command", CONFIGS)

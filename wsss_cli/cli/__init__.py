@@ -29,6 +29,7 @@ from wsss_cli.cli import (
     predict,
     pseudo_labels,
     refine,
+    report,
     run,
     show,
     train_cls,
@@ -63,6 +64,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "import-cams": import_cams.import_cams,
     "doctor": doctor.doctor,
     "show": show.show,
+    "report": report.report,
 }
 for _name, _command in COMMANDS.items():
     app.command(_name, epilog=EPILOG)(_command)

@@ -145,6 +145,13 @@ def encode_png(rgb: NDArray[np.uint8]) -> bytes:
     return _png(Image.fromarray(np.ascontiguousarray(rgb)))
 
 
+def encode_jpeg(rgb: NDArray[np.uint8]) -> bytes:
+    """A small JPEG of an image (H, W, 3), for looking at."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(rgb)).save(buffer, "JPEG", quality=80)
+    return buffer.getvalue()
+
+
 def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")

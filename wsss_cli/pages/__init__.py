@@ -1,0 +1,1 @@
+"""Reports as HTML: values in, text out. Everything that comes from outside is escaped here and nowhere else."""

@@ -1,0 +1,236 @@
+"""Stage folders -> one HTML page that needs nothing else: settings, curves, tables, a gallery, failures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsss_cli.data.files import is_whole, read_regular_file, sha256, write_atomic
+from wsss_cli.data.folder import StageFolder, read_run
+from wsss_cli.data.masks import encode_jpeg
+from wsss_cli.data.samples import find_images
+from wsss_cli.data.tiles import MAPS, MASKS, at_height, tiles
+from wsss_cli.errors import ItemError, RejectedInputError
+from wsss_cli.pages.charts import curves
+from wsss_cli.pages.gallery import SCRIPT, Card, gallery
+from wsss_cli.pages.html import details, page, section, table
+from wsss_cli.reporter import Reporter
+from wsss_cli.text import show
+
+HEIGHT = 280  # of a picture in pixels: as large as a chosen card shows it
+TRAININGS = ("train-cls", "train-seg")
+ORDER = ("train-cls", "cams", "refine", "crf", "pseudo-labels", "train-seg", "predict", "eval")
+
+
+def run(
+    folders: Sequence[Path],
+    out: Path,
+    reporter: Reporter,
+    *,
+    truth: Path | None = None,
+    images: int = 60,
+    title: str = "wsss report",
+) -> dict[str, int]:
+    """Write the page of `folders` (a folder of `wsss run` stands for all in it) to `out`; what it holds, counted.
+
+    `images` is how many the gallery shows: those with the lowest scores, or else spread over all.
+    """
+    made = sorted(map(read_run, _stage_folders(folders)), key=_place)
+    cards = _cards(made, truth, images, reporter)
+    failures = [(folder.path.name, id_, why) for folder in made for id_, why in folder.failures.items()]
+    body = "".join((
+        section("What was run", _settings(made)),
+        section("Training", *(_training(folder) for folder in made if folder.stage in TRAININGS)),
+        section("Scores against the truth", *(_scores(folder) for folder in made if folder.stage == "eval")),
+        section("Images", gallery(cards)),
+        section("Failures", table("Items that failed", ("folder", "image", "reason"), failures) if failures else ""),
+    ))  # fmt: skip
+    payload = page(title, body, SCRIPT).encode("utf-8", "backslashreplace")
+    if not is_whole(out, sha256(payload)):
+        write_atomic(out, payload)
+    return {"folders": len(made), "images": len(cards), "failures": len(failures)}
+
+
+def _place(folder: StageFolder) -> tuple[int, str]:
+    """In the order of the pipeline, whatever came first on the command line."""
+    return ORDER.index(folder.stage) if folder.stage in ORDER else len(ORDER), folder.path.name
+
+
+def _stage_folders(given: Sequence[Path]) -> list[Path]:
+    """The stage folders themselves, and those directly inside of folders that are none."""
+    found: list[Path] = []
+    for path in given:
+        inside = [path] if (path / "manifest.json").is_file() else _children(path)
+        if not inside:
+            raise RejectedInputError(
+                f"{show(path)} is not a stage folder and holds none. Pass what a stage wrote."
+            )
+        found += [folder for folder in inside if folder not in found]
+    return found
+
+
+def _children(path: Path) -> list[Path]:
+    return sorted(child.parent for child in path.glob("*/manifest.json")) if path.is_dir() else []
+
+
+def _settings(made: Iterable[StageFolder]) -> str:
+    made = list(made)
+    rows = [
+        (folder.path.name, folder.stage, folder.manifest["status"], len(folder.items) or None, len(folder.failures),
+         folder.manifest["version"])
+        for folder in made
+    ]  # fmt: skip
+    whole = [
+        details(
+            folder.path.name, table("Settings", ("name", "value"), _flat(folder.manifest["configuration"]))
+        )
+        for folder in made
+    ]
+    classes = ", ".join(made[0].classes)
+    return table(
+        f"Folders; classes: {classes}", ("folder", "stage", "status", "items", "failed", "wsss"), rows
+    ) + "".join(whole)
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
+    rows: list[tuple[str, str]] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{before}{name}.")
+        else:
+            rows.append((before + name, json.dumps(value, ensure_ascii=False)))
+    return rows
+
+
+def _metrics(folder: StageFolder) -> dict[str, Any]:
+    payload = read_regular_file(folder.path / "metrics.json", RejectedInputError)
+    value = json.loads(payload) if payload else {}
+    return value if isinstance(value, dict) else {}
+
+
+def _training(folder: StageFolder) -> str:
+    """Every term of the loss over the epochs."""
+    metrics = _metrics(folder)
+    history = metrics.get("history", [])
+    terms = [name for name in (history[-1] if history else {}) if name not in ("epoch", "lr")]
+    series = {
+        name: [(row["epoch"], row[name]) for row in history if isinstance(row.get(name), int | float)]
+        for name in terms
+    }
+    figures = {
+        name: value for name, value in metrics.get("figures", {}).items() if not isinstance(value, Mapping)
+    }
+    return curves(f"{folder.path.name}: losses by epoch", series) + table(
+        f"{folder.path.name}: the end", ("figure", "value"), figures.items()
+    )
+
+
+def _scores(folder: StageFolder) -> str:
+    """The threshold curve of maps, figures of every class, and the confusion of classes."""
+    name, metrics = folder.path.name, _metrics(folder)
+    summary = [
+        (key, metrics.get(key)) for key in ("miou", "pixel_accuracy", "coverage", "threshold", "images")
+    ]
+    per_class = [
+        (known, value, metrics["precision"].get(known), metrics["recall"].get(known))
+        for known, value in metrics.get("per_class", {}).items()
+    ]
+    parts = [table(name, ("figure", "value"), summary)]
+    curve = [(x, y) for x, y in metrics.get("curve", []) if y is not None]
+    if curve:
+        parts.append(
+            curves(f"{name}: mIoU over the threshold", {"mIoU": curve}, mark=max(curve, key=lambda p: p[1]))
+        )
+    parts.append(table(f"{name}: classes, in percent", ("class", "IoU", "precision", "recall"), per_class))
+    parts.append(_confusion(name, metrics))
+    return "".join(parts)
+
+
+def _confusion(name: str, metrics: Mapping[str, Any]) -> str:
+    """Percent of the truth's pixels of each class that the prediction calls so."""
+    known = [*metrics.get("per_class", {})]
+    counts = metrics.get("confusion", [])
+    if not counts:
+        return ""
+    rows = [
+        (known[row], *(round(100 * count / max(1, sum(line)), 1) for count in line))
+        for row, line in enumerate(counts)
+    ]
+    last = ["do not know"] if len(counts[0]) > len(known) else []
+    return details(
+        f"{name}: what is taken for what", table("Rows: truth, in percent", ("", *known, *last), rows)
+    )
+
+
+@dataclass(frozen=True)
+class _Looks:
+    """Folders with something to see, the newest stage last, and what is known of their images."""
+
+    folders: list[StageFolder]
+    images: dict[str, Path]
+    truths: dict[str, Path]
+    iou: dict[str, float]
+
+    @property
+    def titles(self) -> list[str]:
+        return ["image", *(["truth"] if self.truths else []), *(folder.path.name for folder in self.folders)]
+
+
+def _cards(made: Sequence[StageFolder], truth: Path | None, count: int, reporter: Reporter) -> list[Card]:
+    seen = [folder for folder in made if folder.stage in (*MAPS, *MASKS)]
+    scored = [folder for folder in seen if folder.stage == "pseudo-labels"] or seen[-1:]
+    if not scored:
+        return []
+    # Predictions are often of other images; they are shown where they are of the same.
+    main = scored[-1]
+    beside = [folder for folder in seen if folder is main or set(folder.items) & set(main.items)]
+    images = {sample.id: sample.path for sample in find_images(Path(str(main.manifest["facts"]["images"])))}
+    truths = {sample.id: sample.path for sample in find_images(truth)} if truth else {}
+    looks = _Looks(beside, images, truths, _image_scores(made, main))
+    ids = _worst([id_ for id_ in main.items if id_ in images], main, count)
+    reporter.start("pictures", len(ids))
+    cards = []
+    for id_ in ids:
+        try:
+            cards.append(_card(looks, main, id_))
+        except ItemError as error:
+            reporter.note(f"{id_} is not shown: {error}")
+        reporter.advance()
+    return cards
+
+
+def _worst(ids: list[str], folder: StageFolder, count: int) -> list[str]:
+    """Those with the lowest scores; without scores, some at equal distances."""
+    if len(ids) <= count:
+        return ids
+    scores = {id_: folder.items[id_].facts.get("score") for id_ in ids}
+    if None in scores.values():
+        return [ids[index * len(ids) // count] for index in range(count)]
+    return sorted(sorted(ids, key=lambda id_: (scores[id_], id_))[:count])
+
+
+def _image_scores(made: Sequence[StageFolder], main: StageFolder) -> dict[str, float]:
+    """mIoU of every image, from the evaluation of that folder."""
+    for folder in made:
+        source = folder.manifest["inputs"].get("predictions", {}).get("path", "")
+        if folder.stage == "eval" and Path(source).name == main.path.name:
+            payload = read_regular_file(folder.path / "per_image.csv", RejectedInputError) or b""
+            rows = csv.DictReader(io.StringIO(payload.decode("utf-8-sig")))
+            return {row["image"]: float(row["miou"]) for row in rows if row.get("miou")}
+    return {}
+
+
+def _card(looks: _Looks, main: StageFolder, id_: str) -> Card:
+    folders = [folder for folder in looks.folders if id_ in folder.items]
+    pictures = tiles(folders, id_, looks.images[id_], looks.truths.get(id_))
+    titles = ["image", *(["truth"] if id_ in looks.truths else []), *(folder.path.name for folder in folders)]
+    small = [encode_jpeg(at_height(picture, HEIGHT)) for picture in pictures]
+    facts = main.items[id_].facts
+    names = [main.classes[index] for index in facts.get("classes", [])]
+    score = facts.get("score")
+    return Card(id_, list(zip(titles, small, strict=True)), names, score, looks.iou.get(id_))
