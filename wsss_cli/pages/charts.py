@@ -28,7 +28,7 @@ def curves(caption: str, series: Mapping[str, Points], *, mark: tuple[float, flo
     if mark is not None:
         x, y = _place(frame, mark)
         drawn.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="none" stroke="#000"/>')
-        drawn.append(_word(f"{mark[1]:.1f} at {mark[0]:g}", x, y - 8, "#000", "middle"))
+        drawn.append(_word(f"{mark[1]:.1f} at {mark[0]:g}", x, y + 18, "#000", "middle"))
     size = f'width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}"'
     picture = f'<svg {size} role="img" aria-label="{text(caption)}">{"".join(drawn)}</svg>'
     return f"<figure>{picture}<figcaption>{text(caption)}</figcaption></figure>"

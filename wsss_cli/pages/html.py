@@ -12,6 +12,7 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bot
 table { border-collapse: collapse; display: block; overflow-x: auto; } caption { text-align: left; font-weight: 600; }
 th, td { border: 1px solid var(--line); padding: .15rem .5rem; text-align: right; }
 td:first-child, th { text-align: left; }
+.beside { display: flex; flex-wrap: wrap; gap: 0 2rem; margin-bottom: 1rem; }
 figure { display: inline-block; margin: .5rem 1.5rem .5rem 0; } figcaption { font-size: .85rem; }
 svg { background: #fff; border: 1px solid var(--line); } details { margin: .3rem 0; }
 code { font: .85em ui-monospace, monospace; }
@@ -45,6 +46,11 @@ def section(title: str, *parts: str) -> str:
     """A headline with what stands below it, nothing if that is empty."""
     body = "".join(parts)
     return f"<section><h2>{text(title)}</h2>{body}</section>" if body else ""
+
+
+def beside(*parts: str) -> str:
+    """Parts next to each other, as far as the window is wide."""
+    return f'<div class="beside">{"".join(f"<div>{part}</div>" for part in parts if part)}</div>'
 
 
 def details(title: str, body: str) -> str:

@@ -18,7 +18,7 @@ from wsss_cli.data.tiles import MAPS, MASKS, at_height, tiles
 from wsss_cli.errors import ItemError, RejectedInputError
 from wsss_cli.pages.charts import curves
 from wsss_cli.pages.gallery import SCRIPT, Card, gallery
-from wsss_cli.pages.html import details, page, section, table
+from wsss_cli.pages.html import beside, details, page, section, table
 from wsss_cli.reporter import Reporter
 from wsss_cli.text import show
 
@@ -125,8 +125,10 @@ def _training(folder: StageFolder) -> str:
     figures = {
         name: value for name, value in metrics.get("figures", {}).items() if not isinstance(value, Mapping)
     }
-    return curves(f"{folder.path.name}: losses by epoch", series) + table(
-        f"{folder.path.name}: the end", ("figure", "value"), figures.items()
+    name = folder.path.name
+    return beside(
+        curves(f"{name}: losses by epoch", series),
+        table(f"{name}: the end", ("figure", "value"), figures.items()),
     )
 
 
@@ -147,8 +149,7 @@ def _scores(folder: StageFolder) -> str:
             curves(f"{name}: mIoU over the threshold", {"mIoU": curve}, mark=max(curve, key=lambda p: p[1]))
         )
     parts.append(table(f"{name}: classes, in percent", ("class", "IoU", "precision", "recall"), per_class))
-    parts.append(_confusion(name, metrics))
-    return "".join(parts)
+    return beside(*parts) + _confusion(name, metrics)
 
 
 def _confusion(name: str, metrics: Mapping[str, Any]) -> str:
