@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wsss_cli.ops.trust import image_score, region_scores
+from wsss_cli.ops.trust import fair_ranks, image_score, region_scores
 
 
 def maps(*rows: list[float]) -> np.ndarray:
@@ -49,6 +49,13 @@ def test_an_image_without_classes_is_trusted() -> None:
     none = region_scores(np.zeros((0, 2, 2), np.float32), np.zeros((2, 2), int), np.zeros((2, 2), int))
     assert none.shape == (0,)
     assert image_score(none) == 1.0
+
+
+def test_ranks_are_among_regions_of_one_class() -> None:
+    """A class that scores low everywhere is not left out first; an image stands where its worst region does."""
+    scores = {"a": {0: 0.9}, "b": {0: 0.8}, "c": {1: 0.2}, "d": {1: 0.1}, "e": {0: 0.9, 1: 0.1}, "f": {}}
+    ranks = fair_ranks(scores)
+    assert ranks == {"a": 1.0, "b": 1 / 3, "c": 1.0, "d": 2 / 3, "e": 2 / 3, "f": 1.0}
 
 
 def test_scores_lie_between_0_and_1() -> None:

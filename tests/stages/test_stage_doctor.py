@@ -89,10 +89,35 @@ def test_images_without_labels_may_be_meant(good: Path) -> None:
     assert found.warnings == ["1 of 21 images have no labels: extra."]
 
 
+def test_images_without_labels_may_be_background(good: Path) -> None:
+    """Then they count, as they will in the training, and are no remark."""
+    for number in range(20, 60):
+        picture(good / "images" / f"{number}.png", number)
+    rows = [f"{number:02},cat" for number in range(20)]
+    (good / "labels.csv").write_text("\n".join(["image,classes", *rows]) + "\n")
+    found = look(good, unlabelled="background")
+    assert (found.errors, found.warnings) == ([], [])
+    assert found.figures["labels"]["without_a_class"] == 40
+
+
+def test_twelve_bits_in_sixteen_are_almost_black(good: Path) -> None:
+    """The network would see a sixteenth of the range."""
+    pixels = np.random.default_rng(0).integers(0, 4096, (80, 80)).astype(np.uint16)
+    Image.fromarray(pixels).save(good / "images" / "00.png")
+    assert look(good).warnings == [
+        "1 images use less than a quarter of their range of grays and look almost black: 00."
+    ]
+
+
+def test_labels_alone_are_not_enough(good: Path) -> None:
+    """Without images nothing can be said about labels, so it is not said that all is well."""
+    assert main(["doctor", "--labels", str(good / "labels.csv")]) == 2
+
+
 def test_doubtful_images(good: Path) -> None:
     """Small ones, several frames, the same picture twice with other labels and another format."""
     picture(good / "images" / "00.png", 0, size=(9, 9))
-    frames = [Image.new("L", (80, 80), gray) for gray in (0, 100, 200)]
+    frames = [Image.new("L", (80, 80), gray) for gray in (200, 100, 0)]
     frames[0].save(good / "images" / "01.png", format="GIF", save_all=True, append_images=frames[1:])
     picture(good / "images" / "04.png", 5)
     found = look(good)

@@ -160,6 +160,28 @@ def test_what_cannot_be_shown_is_said(tmp_path: Path, id_: str, damaged: bool, s
     assert not (tmp_path / "o.png").exists()
 
 
+def test_an_image_may_be_named_as_its_path_is_written(tmp_path: Path) -> None:
+    """With spaces and letters that an id encodes."""
+    masks = pseudo_labels(tmp_path, ["M%C3%BCller%201"])
+    (tmp_path / "images" / "M%C3%BCller%201.png").rename(tmp_path / "images" / "Müller 1.png")
+    show.one("Müller 1", [masks], tmp_path / "o.png")
+    show.one("M%C3%BCller%201", [masks], tmp_path / "o.png")
+    assert (tmp_path / "o.png").exists()
+
+
+def test_a_strip_is_made_narrower(tmp_path: Path) -> None:
+    """A picture 3,000 times as wide as high would not fit into memory at the height of the others."""
+    pseudo_labels(tmp_path, ["a"])
+    (tmp_path / "images" / "a.png").write_bytes(png(np.zeros((1, 3000, 3), np.uint8)))
+    with Run(
+        tmp_path / "strip", "pseudo-labels", configuration={}, classes=CLASSES, inputs={}, ids=["a"], suffix=".png",
+        facts={"images": str(tmp_path / "images")}, execution=Execution(), reporter=Silent(),
+    ) as run:  # fmt: skip
+        run.write("a", encode_mask(np.ones((1, 3000), np.uint8), CLASSES), inputs={})
+    show.one("a", [tmp_path / "strip"], tmp_path / "o.png", height=16)
+    assert read(tmp_path / "o.png").shape == (16, 2 * 128 + 4, 3)
+
+
 def test_the_command(tmp_path: Path) -> None:
     """It writes the picture; a file that is there already needs --overwrite."""
     masks = pseudo_labels(tmp_path, ["a"])

@@ -10,7 +10,7 @@ import typer
 from wsss_cli.cli import options as shared
 from wsss_cli.cli.job import Job
 from wsss_cli.config import Execution
-from wsss_cli.errors import RejectedInputError
+from wsss_cli.errors import RejectedInputError, UsageError
 
 WRITING = {  # values of options that a command which writes nothing has no use for
     "overwrite": False, "dry_run": False, "max_failures": Execution.max_failures, "allow_failed": "",
@@ -39,6 +39,8 @@ def doctor(
     workers: shared.Workers = Execution.workers,
 ) -> None:
     """Look for what would go wrong with this machine, these images, these labels; ends with 4 if something would."""
+    if images is None and (labels is not None or listing is not None):
+        raise UsageError("IMAGES is missing: without the folder of images only the machine can be looked at.")
     job = Job(ctx, {**WRITING, **locals()})
     from wsss_cli.stages import doctor as stage
 

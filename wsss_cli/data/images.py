@@ -42,13 +42,14 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[NDArray[np.uin
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What an image file is, as stored: `size` is (H, W) upright, `pixels` the SHA-256 of what a network sees."""
+    """What an image file is; `size` (H, W), `brightest` (0-255) and `pixels` (SHA-256) are of what a network sees."""
 
     format: str
     mode: str
     size: tuple[int, int]
     frames: int
     turned: bool
+    brightest: int
     pixels: str
 
 
@@ -59,7 +60,8 @@ def describe(path: Path) -> ImageFacts:
     height, width = pixels.shape[:2]
     return ImageFacts(
         image.format or "?", image.mode, (height, width), getattr(image, "n_frames", 1),
-        orientation(image) not in (0, 1), hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest(),
+        orientation(image) not in (0, 1), int(pixels.max()),
+        hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest(),
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from wsss_cli.errors import ItemError
 from wsss_cli.text import show
 
 Picture = NDArray[np.uint8]
+WIDEST = 8  # times the height
 MAPS = ("cams", "refine", "crf")
 MASKS = ("pseudo-labels", "predict")
 
@@ -32,8 +33,8 @@ def tiles(
 
 
 def at_height(image: Picture, height: int) -> Picture:
-    """The image (H, W, 3) at another height, by its nearest pixels."""
-    width = max(1, round(image.shape[1] * height / image.shape[0]))
+    """The image (H, W, 3) at another height, by its nearest pixels; a strip is made narrower than it is."""
+    width = max(1, min(round(image.shape[1] * height / image.shape[0]), WIDEST * height))
     rows = np.arange(height) * image.shape[0] // height
     columns = np.arange(width) * image.shape[1] // width
     return np.ascontiguousarray(image[rows[:, None], columns])

@@ -7,6 +7,8 @@ image the least of its regions. Figures: `benchmarks/RESULTS.md`; to measure: `b
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,6 +29,27 @@ def region_scores(maps: Float, before: Winner, after: Winner) -> NDArray[np.floa
 def image_score(regions: NDArray[np.float64]) -> float:
     """The least of the scores (K,) of an image's regions; 1 for an image without classes, which is all background."""
     return float(regions.min(initial=1.0))
+
+
+def fair_ranks(scores: Mapping[str, Mapping[int, float]]) -> dict[str, float]:
+    """Region scores of images (id -> class -> score) -> where each image stands, 0 worst to 1.
+
+    A region is ranked among those of its own class, since some classes score low wherever they are: a ranking of bare
+    scores would leave out a whole class first. An image stands where its worst region does, at 1 without any.
+    """
+    each: dict[int, list[float]] = {}
+    for regions in scores.values():
+        for name, score in regions.items():
+            each.setdefault(name, []).append(score)
+    ordered = {name: np.sort(np.array(found)) for name, found in each.items()}
+
+    def rank(name: int, score: float) -> float:
+        return float(np.searchsorted(ordered[name], score, side="right")) / len(ordered[name])
+
+    return {
+        id_: min((rank(name, score) for name, score in regions.items()), default=1.0)
+        for id_, regions in scores.items()
+    }
 
 
 def _score(maps: Float, index: int, before: NDArray[np.bool_], after: NDArray[np.bool_]) -> float:

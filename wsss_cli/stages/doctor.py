@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shutil
@@ -25,6 +26,7 @@ from wsss_cli.errors import EnvironmentProblemError, ItemError, RejectedInputErr
 from wsss_cli.labels import Labels, read_labels
 from wsss_cli.nets.backbones.load import load_backbone
 from wsss_cli.ops import census
+from wsss_cli.ops.augment import bounded_size
 from wsss_cli.ops.crf import Pairwise
 from wsss_cli.ops.crf_mask import CrfWork
 from wsss_cli.reporter import Reporter
@@ -36,6 +38,7 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-image", "
 EXAMPLES = 3
 SMALL = 64  # pixels; an image with a shorter side has next to no places for a class to be at
 GIB, MIB, MINUTE = 1 << 30, 1 << 20, 60
+DARK = 64  # of 255; 12 bits in a file of 16 reach 16
 MODEL = "deit_tiny_patch16_224"  # whose speed is measured
 SIDE = 224
 SEGMENTATION = 1.3  # how much longer a step of the segmentation takes than one of the classifier
@@ -99,7 +102,12 @@ def run(
             tags = _labels(table, ids, wanted, classes, unlabelled, found)
     _duplicates(facts, tags, found)
     if facts:
-        found.figures["expected"] = _expected(facts, tags, speed, execution)
+        expected = found.figures["expected"] = _expected(facts, tags, speed, execution)
+        free = shutil.disk_usage(Path.cwd()).free / MIB
+        if sum(expected["mib"].values()) > free:
+            found.warnings.append(
+                f"The maps will take {sum(expected['mib'].values())} MiB; {free:.0f} MiB are free here."
+            )
     return found
 
 
@@ -196,6 +204,10 @@ def _survey(
         found.errors.append(f"{len(unreadable)} of {len(samples)} images cannot be read: {_some(unreadable)}")
     found.figures["images"] = {"count": len(samples), "unreadable": len(unreadable), **_shapes(facts)}
     doubts: tuple[tuple[str, Callable[[ImageFacts], bool]], ...] = (
+        (
+            "use less than a quarter of their range of grays and look almost black",
+            lambda f: f.brightest < DARK,
+        ),
         ("have a side below 64 pixels; classes have hardly a place there", lambda f: min(f.size) < SMALL),
         ("have several frames; the first is taken", lambda f: f.frames > 1),
     )
@@ -242,9 +254,11 @@ def _labels(
         text = f"{len(missing)} of {len(wanted)} images have no labels: {_some(missing)}."
         if unlabelled == "error":
             found.errors.append(text + " Add rows or pass --unlabelled skip.")
-        else:
+        elif unlabelled == "skip":
             found.warnings.append(text)
     tags = {id_: table.table[id_] for id_ in sorted(wanted) if id_ in table.table}
+    if unlabelled == "background":
+        tags |= dict.fromkeys(missing, frozenset())
     unknown = sorted(set().union(*tags.values()) - set(names))
     if unknown:
         found.errors.append(f"The labels name classes that --classes leaves out: {_some(unknown)}.")
@@ -295,12 +309,13 @@ def _expected(
 ) -> dict[str, Any]:
     """Minutes and MiB of each stage with its defaults, roughly."""
     count, workers = len(facts), execution.workers or len(os.sched_getaffinity(0))
-    pixels = median(height * width for height, width in (fact.size for fact in facts.values()))
+    pixels = median(fact.size[0] * fact.size[1] for fact in facts.values())
+    seen = median(math.prod(bounded_size(fact.size, CamsConfig().max_side)) for fact in facts.values())
     classes = max(1.0, fmean(map(len, tags.values()))) if tags else 1.0
     views = sum(scale * scale for scale in CamsConfig().scales) * (2 if CamsConfig().flip else 1)
     minutes = {
         "train-cls": count * TrainClsConfig().epochs * speed.training,
-        "cams": count * views * pixels / SIDE**2 * speed.inference,
+        "cams": count * views * seen / SIDE**2 * speed.inference,
         "crf": count * pixels / 1e6 * speed.crf * (1 + classes) / 2 / workers,
         "train-seg": count * TrainSegConfig().epochs * speed.training * SEGMENTATION,
     }

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsss_cli.config import CRF_PRESETS, CrfConfig, Execution, PredictConfig, as_dict, resolve
+from wsss_cli.config import CRF_PRESETS, CamsConfig, CrfConfig, Execution, PredictConfig, as_dict, resolve
 from wsss_cli.data.checkpoints import Checkpoint, read_checkpoint
 from wsss_cli.data.files import sha256_file
 from wsss_cli.data.images import read_image
@@ -56,7 +56,9 @@ def run(
     precision = choose_precision(config.precision, device, training=False)
     segment = _segmenter(checkpoint, trained, device)
     config = dataclasses.replace(
-        config, precision=precision, max_side=config.max_side or trained.about.get("max_side", 0)
+        config,
+        precision=precision,
+        max_side=config.max_side or trained.about.get("max_side", CamsConfig().max_side),
     )
     names = tuple(trained.about["classes"])
     samples = find_images(images)
@@ -197,7 +199,7 @@ class _Predictor:
     @torch.no_grad()
     def look(self, image: NDArray[np.uint8], digest: str) -> _Look:
         """uint8 (H, W, 3) -> probabilities, at no more than `max_side`, of the classes that may be there."""
-        size = bounded_size(image.shape, self.config.max_side or max(image.shape))
+        size = bounded_size(image.shape, self.config.max_side)
         picture = resize_image(torch.from_numpy(image).permute(2, 0, 1), size)
         view = normalised(picture, self.about["mean"], self.about["std"], self.device)
         try:

@@ -5,7 +5,8 @@ Marginals of 'wsss crf' need none: the most probable of background and classes w
 on the marginal.
 
 Every mask has scores of how far its regions may be trusted (`ops.trust`): those that 'wsss crf' noted, or without a CRF
-the same from the maps alone. `keep_best` leaves out the images with the lowest.
+the same from the maps alone. `keep_best` leaves out the images with the lowest, each class
+ranked among its own kind.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from wsss_cli.data.run import Run
 from wsss_cli.data.samples import select
 from wsss_cli.errors import ItemError
 from wsss_cli.ops.pseudo import automatic_threshold, label_mask, marginal_mask
-from wsss_cli.ops.trust import image_score, region_scores
+from wsss_cli.ops.trust import fair_ranks, image_score, region_scores
 from wsss_cli.reporter import Reporter
 from wsss_cli.summary import Summary
 
@@ -98,31 +99,34 @@ def _rule(folder: StageFolder, config: PseudoLabelsConfig) -> Rule:
 
 
 def _best(folder: StageFolder, ids: list[str], rule: Rule, keep: str) -> tuple[list[str], int]:
-    """The ids with the highest scores, in their order, and how many are left out; failed items stay failed."""
+    """The ids of the best masks, in their order, and how many are left out; failed items stay failed."""
     able = [id_ for id_ in ids if id_ in folder.items]
     count = min(len(able), max(1, item_limit("--keep-best", keep, len(able)) or 0))
     if count == len(able):
         return ids, 0
-    scores = {id_: _noted(folder, id_, rule)["score"] for id_ in able}
-    lowest = set(sorted(able, key=lambda id_: (-scores[id_], id_))[count:])
+    regions = {id_: _regions(folder, id_, rule) for id_ in able}
+    ranks = fair_ranks(regions)
+    worth = {id_: (ranks[id_], min(regions[id_].values(), default=1.0)) for id_ in able}
+    lowest = set(sorted(sorted(able), key=worth.__getitem__, reverse=True)[count:])
     return [id_ for id_ in ids if id_ not in lowest], len(lowest)
 
 
-def _noted(folder: StageFolder, id_: str, rule: Rule) -> dict[str, Any]:
-    """`_trust` of an item whose maps are not at hand; one that cannot be read comes last."""
+def _regions(folder: StageFolder, id_: str, rule: Rule) -> dict[int, float]:
+    """The score of each class in an image; an item that cannot be read has none: it is kept, and fails by name."""
     known = folder.items[id_].facts
-    if "score" in known:
-        return known
+    if {"region_scores", "classes"} <= known.keys():
+        return dict(zip(known["classes"], known["region_scores"], strict=True))
     try:
         cam = decode_cam(read_item(folder, id_), classes=len(folder.classes))
     except ItemError:
-        return {"score": -1.0}
-    return _trust(known, upsample(cam), rule)
+        return {}
+    scores = _trust(known, upsample(cam), rule)["region_scores"]
+    return dict(zip(cam.classes.tolist(), scores, strict=True))
 
 
 def _trust(known: Mapping[str, Any], maps: NDArray[np.float32], rule: Rule) -> dict[str, Any]:
     """Scores of the regions, in the order of the maps, and of the image."""
-    if "score" in known:
+    if "region_scores" in known:
         return {"region_scores": known["region_scores"], "score": known["score"]}
     winner = replace(rule, band=0.0).mask(maps, np.arange(len(maps)), ignore_value(len(maps)))
     regions = region_scores(maps, winner, winner)

@@ -10,7 +10,7 @@ import numpy as np
 from wsss_cli.data.files import is_whole, sha256, write_atomic
 from wsss_cli.data.folder import StageFolder, read_run
 from wsss_cli.data.masks import encode_png
-from wsss_cli.data.samples import find_images
+from wsss_cli.data.samples import find_images, id_of
 from wsss_cli.data.tiles import MAPS, MASKS, Picture, at_height, tiles
 from wsss_cli.errors import ItemError, RejectedInputError
 from wsss_cli.text import show
@@ -45,6 +45,7 @@ def one(
     """As `run`, of one image; RejectedInputError if a folder or the truth does not have it, or it cannot be read."""
     made = [read_run(folder, *MAPS, *MASKS) for folder in folders]
     images, truths = _images(made[0]), _paths(truth) if truth else None
+    id_ = id_ if id_ in images else id_of(id_)  # as it is printed, or as its path is written
     for folder in made:
         if id_ not in folder.items:
             raise RejectedInputError(
