@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import re
@@ -25,7 +24,6 @@ __all__ = [
     "Row",
     "build",
     "classes_beside",
-    "numbered",
     "read_bytes",
     "read_head",
     "read_labels",
@@ -158,11 +156,7 @@ def build(
             twice.append(f"{show(row.id)} ({row.where})")
     if not found:
         raise RejectedInputError(f"{show(path)} labels no image. Add one row for each image.")
-    order = (
-        tuple(classes)
-        if classes is not None
-        else tuple(sorted(set().union(*(r.names for r in found.values()))))
-    )
+    order = tuple(classes) if classes is not None else _sorted(found.values())
     for row in found.values():
         _check_known(row, order)
     if not order:
@@ -171,6 +165,13 @@ def build(
     equal = (f"{len(twice)} rows stand twice in {show(path)}, first: {twice[0]}.",) if twice else ()
     where = {row.id: row.where for row in found.values()}
     return Labels(table, order, _fingerprint(table, order), where, (*equal, *notes))
+
+
+def _sorted(rows: Iterable[Row]) -> tuple[str, ...]:
+    """The classes of the rows by the alphabet; numbers, if all of them are, by their size."""
+    names = sorted({name for row in rows for name in row.names})
+    numbers = all(re.fullmatch(r"-?[0-9]{1,9}", name) for name in names)
+    return tuple(sorted(names, key=int) if numbers else names)
 
 
 def _check_known(row: Row, classes: tuple[str, ...]) -> None:
@@ -237,32 +238,6 @@ def tagged(names: Iterable[str], where: str) -> frozenset[str]:
     for name in sorted(chosen):
         check_class_name(name, where)
     return chosen
-
-
-def numbered(rows: Iterable[Row], folder: Path) -> list[Row]:
-    """The rows with names in place of numbers, if all their classes are numbers and `classes.txt` has the names.
-
-    Number n is line n of `classes.txt`, counted from 0.
-    """
-    found = list(rows)
-    classes = classes_beside(folder)
-    used = {name for row in found for name in row.names}
-    numbers = all(re.fullmatch(r"-?[0-9]{1,9}", name) for name in used)
-    if classes is None or not used or not numbers or used & set(classes):
-        return found
-    path = folder / "classes.txt"
-    if read_text(path).split("\n", 1)[0].strip() == BACKGROUND:
-        raise RejectedInputError(
-            f"{found[0].where}: classes are numbers, and {show(path)} begins with '{BACKGROUND}', so that 0 may be "
-            "that or the first class. Write names, or remove that line if 0 is the first class."
-        )
-    for row in found:
-        for name in sorted(row.names):
-            if not 0 <= int(name) < len(classes):
-                raise RejectedInputError(
-                    f"{row.where}: class {name} is not among the {len(classes)} of {show(path)}, which count from 0."
-                )
-    return [dataclasses.replace(row, names=frozenset(classes[int(n)] for n in row.names)) for row in found]
 
 
 def classes_beside(folder: Path) -> tuple[str, ...] | None:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from wsss_cli.errors import RejectedInputError
-from wsss_cli.labels import Labels, Row, build, classes_beside, numbered, read_text, row_id, tagged
+from wsss_cli.labels import Labels, Row, build, classes_beside, read_text, row_id, tagged
 from wsss_cli.labels.parsing.columns import CLASS_COLUMNS, HUB_IMAGE, is_hub_metadata, joiner, key_among
 from wsss_cli.labels.parsing.files import names_below
 from wsss_cli.labels.parsing.json_text import as_text, class_values, lines
+from wsss_cli.labels.parsing.names import numbered
 from wsss_cli.text import show
 
 _NAMES = ("metadata.csv", "metadata.jsonl")

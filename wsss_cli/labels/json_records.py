@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from wsss_cli.labels import Labels, Row, build, classes_beside, numbered, row_id, tagged
+from wsss_cli.labels import Labels, Row, build, classes_beside, row_id, tagged
 from wsss_cli.labels.parsing.columns import CLASS_COLUMNS, IMAGE_COLUMNS, is_hub_metadata, joiner, key_among
 from wsss_cli.labels.parsing.json_text import (
     as_text,
@@ -17,6 +17,7 @@ from wsss_cli.labels.parsing.json_text import (
     read_json,
     records,
 )
+from wsss_cli.labels.parsing.names import numbered
 from wsss_cli.text import show
 
 _SUFFIXES = (".json", ".jsonl", ".ndjson")

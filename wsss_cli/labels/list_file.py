@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wsss_cli.errors import RejectedInputError
-from wsss_cli.labels import Labels, Row, build, classes_beside, numbered, read_head, read_text, row_id, tagged
+from wsss_cli.labels import Labels, Row, build, classes_beside, read_head, read_text, row_id, tagged
+from wsss_cli.labels.parsing.names import numbered
 from wsss_cli.text import is_image_name, show
 
 _SUFFIXES = (".txt", ".lst", ".list")
