@@ -133,6 +133,40 @@ def test_missing_values_are_no_classes(cell: str, tmp_path: Path) -> None:
     assert read(tmp_path, text).table["2"] == {cell}
 
 
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (
+            '1,cat\n2,dog\n3,"cat,dog"\n',
+            "line 4: 'cat,dog' is either one class or 2: its words are classes of",
+        ),
+        ('1,cat\n2,dog\n3,"cat, dog"\n', "line 4: 'cat, dog' is either one class or 2"),
+        ("1,haze\n2,haze primary\n3,primary\n", "line 3: 'haze primary' is either one class or 2"),
+        (
+            "1,cloudy\n2,clear primary\n3,agriculture clear primary water\n",
+            "line 3: 'clear primary' is either one class or 2: its words also stand in 'agriculture clear primary wat",
+        ),
+        (
+            "1,cat\n2,\"['cat', 'dog']\"\n",
+            "looks like part of a list, not a class. Join the names by ';' without",
+        ),
+        ("1,cat\n2,'dog'\n", "line 3: ''dog'' looks like part of a list"),
+    ],
+)
+def test_several_names_do_not_become_one_class(rows: str, said: str, tmp_path: Path) -> None:
+    """Names joined as the table does not join them: refused, unless classes.txt says that it is one."""
+    with pytest.raises(RejectedInputError, match=said):
+        read(tmp_path, "image,tags\n" + rows)
+
+
+def test_names_of_several_words(tmp_path: Path) -> None:
+    """They are classes if their words are not, or if classes.txt has them."""
+    text = "image,tags\n1,dining table;table\n2,women's shoes\n"
+    assert read(tmp_path, text).classes == ("dining table", "table", "women's shoes")
+    (tmp_path / "classes.txt").write_text("hot\ndog\nhot dog\n[x]\n")
+    assert read(tmp_path, "image,tags\n1,hot dog\n2,hot;dog\n3,[x]\n").table["1"] == {"hot dog"}
+
+
 def test_numbers_are_sorted_by_size(tmp_path: Path) -> None:
     """10 comes after 9."""
     assert read(tmp_path, "image,label\n1,10\n2,9\n3,1\n").classes == ("1", "9", "10")

@@ -12,7 +12,7 @@ from pathlib import Path
 from wsss_cli.errors import RejectedInputError
 from wsss_cli.labels import Labels, Row, build, classes_beside, read_text, row_id, tagged
 from wsss_cli.labels.parsing.columns import CLASS_COLUMNS, IMAGE_COLUMNS, delimiter, is_hub_metadata, joiner
-from wsss_cli.labels.parsing.names import numbered
+from wsss_cli.labels.parsing.names import check_several, numbered
 from wsss_cli.text import BACKGROUND, class_names, show
 
 _SUFFIXES = (".csv", ".tsv")
@@ -57,6 +57,7 @@ def read(path: Path) -> Labels:
             _check_one_reading(header, cells)
         joined_by = joiner(((record.cells[1], record.where) for record in cells), _JOINERS[separator])
         rows = [_joined(record, joined_by, known or ()) for record in cells]
+        check_several(rows, known or ())
         return build(numbered(rows, path.parent), known, path)
     columns = header.cells[1:]
     names = class_names(columns, header.where)
