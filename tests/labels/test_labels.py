@@ -234,6 +234,7 @@ def test_formulas_and_markup_are_only_text(tmp_path: Path) -> None:
         ("image,classes\n1,dog\n2,cat,cow\n", "line 3: 3 cells, but the header has 2"),
         ("image,classes\n1,dog\n2\n", "line 3: 1 cells, but the header has 2"),
         ("image,classes\n\n../evil,dog\n", "line 3: unsafe id"),
+        ("image,classes\na\\b.jpg,dog\n", r"line 2: unsafe id 'a\\b.jpg'. Use / instead of \\ "),
         ("image,classes\n,dog\n", "line 2: unsafe id"),
         ("image,classes\na\0b,dog\n", "line 2: unsafe id"),
         ("image,classes\n1,do\x1bg\n", "line 2: .* cannot be a class name"),
@@ -329,7 +330,7 @@ def test_class_folders(tmp_path: Path) -> None:
 def test_class_folders_below_parts_of_a_data_set(tmp_path: Path) -> None:
     """train/cat/1.jpg is a cat once classes.txt says so; train and val alone are no classes."""
     folders(tmp_path, "train/cat/a/x.jpg", "val/dog/x.jpg", "val/background/y.jpg")
-    with pytest.raises(RejectedInputError, match=r"folders of .* are train, val: parts of a data set"):
+    with pytest.raises(RejectedInputError, match=r"folders train, val of .* are parts of a data set"):
         read_labels(tmp_path)
     (tmp_path / "classes.txt").write_text("dog\ncat\n")
     assert read_labels(tmp_path).table == {
@@ -337,6 +338,36 @@ def test_class_folders_below_parts_of_a_data_set(tmp_path: Path) -> None:
         "val/dog/x": {"dog"},
         "val/background/y": frozenset(),
     }
+
+
+@pytest.mark.parametrize(
+    "name", ["train", "Valid", "ground_truth", "Masks", "images", "JPEGImages", "labels", "annotations"]
+)
+def test_one_part_of_a_data_set_is_enough(name: str, tmp_path: Path) -> None:
+    """Folders of images and masks beside each other would be two classes."""
+    folders(tmp_path, f"{name}/x.jpg", "cat/x.jpg")
+    with pytest.raises(
+        RejectedInputError, match=rf"folders {name} of .* are parts of a data set, not classes"
+    ):
+        read_labels(tmp_path)
+    (tmp_path / "classes.txt").write_text(f"cat\n{name}\n")
+    assert read_labels(tmp_path).table == {f"{name}/x": {name}, "cat/x": {"cat"}}
+
+
+def test_classes_of_folders_are_told(tmp_path: Path) -> None:
+    """Where nobody said that folders are classes; at most ten by name."""
+    folders(tmp_path, *(f"c{number:02}/x.jpg" for number in range(12)))
+    (note,) = read_labels(tmp_path).notes
+    assert note.startswith("The folders are taken for 12 classes: c00, c01, ")
+    assert note.endswith("c09 and others.")
+    assert read_labels(tmp_path, format="folders").notes == ()
+
+
+def test_classes_that_differ_in_capitals_are_noted(tmp_path: Path) -> None:
+    """They stay two."""
+    found = read(tmp_path, "image,classes\n1,Cat\n2,cat\n")
+    assert found.classes == ("Cat", "cat")
+    assert found.notes == ("'Cat' and 'cat' are two classes. Write them alike if they are one.",)
 
 
 def test_class_folders_follow_a_class_list(tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -100,7 +101,8 @@ def read_labels(
         raise RejectedInputError(
             f"There are no labels at {show(path)}. Pass the table or the folder of classes."
         )
-    if format == "auto":
+    guessed = format == "auto"
+    if guessed:
         format = "regex" if regex else _guess(path)  # noqa: A001 - the option's name
     reader = LABEL_READERS.load(format)
     uses = getattr(reader, "USES", ())
@@ -110,7 +112,14 @@ def read_labels(
         )
     given = {"regex": regex, "trust_pickle": trust_pickle}
     labels = _read(reader, path, {name: given[name] for name in uses})
+    if guessed and format == "folders":
+        labels = dataclasses.replace(labels, notes=(*labels.notes, _found_classes(labels.classes)))
     return labels if ids is None else _placed(labels, ids)
+
+
+def _found_classes(classes: Sequence[str]) -> str:
+    names = ", ".join(map(show, classes[:10])) + (" and others" if len(classes) > 10 else "")
+    return f"The folders are taken for {len(classes)} classes: {names}."
 
 
 def _read(reader: ModuleType, path: Path, given: Mapping[str, Any]) -> Labels:
@@ -164,7 +173,16 @@ def build(
     table = {row.id: row.names for row in found.values()}
     equal = (f"{len(twice)} rows stand twice in {show(path)}, first: {twice[0]}.",) if twice else ()
     where = {row.id: row.where for row in found.values()}
-    return Labels(table, order, _fingerprint(table, order), where, (*equal, *notes))
+    return Labels(table, order, _fingerprint(table, order), where, (*equal, *_alike(order), *notes))
+
+
+def _alike(classes: Iterable[str]) -> Iterator[str]:
+    """Remarks on classes that are equal but for capitals."""
+    first: dict[str, str] = {}
+    for name in classes:
+        other = first.setdefault(name.casefold(), name)
+        if other != name:
+            yield f"'{show(other)}' and '{show(name)}' are two classes. Write them alike if they are one."
 
 
 def _sorted(rows: Iterable[Row]) -> tuple[str, ...]:
@@ -226,6 +244,8 @@ def _composed(id_: str) -> str:
 
 def row_id(text: str, where: str) -> str:
     """The id behind a file name as labels write it; an unsafe one is a RejectedInputError that says where."""
+    if "\\" in text:
+        raise RejectedInputError(f"{where}: unsafe id '{show(text)}'. Use / instead of \\ between folders.")
     try:
         return id_of(text)
     except RejectedInputError as error:
