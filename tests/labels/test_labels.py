@@ -96,7 +96,7 @@ def test_classes_joined_in_two_ways_are_refused(header: str, tmp_path: Path) -> 
 def test_numbers_are_lines_of_a_class_list(tmp_path: Path) -> None:
     """Without a list "0" is a name; with one it is the first line, unless that is the background."""
     text = "image,label\n1,0\n2,1\n3,\n"
-    assert read(tmp_path, text).classes == ("0", "1")
+    assert read(tmp_path, text + "4,2\n").classes == ("0", "1", "2")
     (tmp_path / "classes.txt").write_text("dog\ncat\n")
     assert read(tmp_path, text).table == {"1": {"dog"}, "2": {"cat"}, "3": frozenset()}
     with pytest.raises(RejectedInputError, match=r"line 2: class 2 is not among the 2 of .*classes.txt"):
@@ -106,6 +106,88 @@ def test_numbers_are_lines_of_a_class_list(tmp_path: Path) -> None:
         RejectedInputError, match="begins with 'background', so that 0 may be that or the first"
     ):
         read(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "cells", [("0", "1", ""), ("1", "1", "1"), ("0.0", "1.0", "0.0"), ("True", "false", "")]
+)
+def test_one_column_of_zeros_and_ones_is_ambiguous(cells: tuple[str, ...], tmp_path: Path) -> None:
+    """It may be one class called "label", or the names of two; a class's name or a list decides."""
+    rows = "".join(f"{number},{cell}\n" for number, cell in enumerate(cells))
+    with pytest.raises(
+        RejectedInputError, match=r"line 1: 'label' holds only 0 and 1.*Name the column after"
+    ):
+        read(tmp_path, "image,label\n" + rows)
+    assert read(tmp_path, "image,cat\n" + rows.replace(",\n", ",0\n")).classes == ("cat",)
+
+
+@pytest.mark.parametrize("cell", ["nan", "None", "NULL"])
+def test_missing_values_are_no_classes(cell: str, tmp_path: Path) -> None:
+    """A program wrote them; only a class list makes a class of that name."""
+    text = f"image,classes\n1,cat\n2,{cell}\n"
+    with pytest.raises(RejectedInputError, match=f"line 3: '{cell}' is what programs write for a missing"):
+        read(tmp_path, text)
+    with pytest.raises(RejectedInputError, match=f"line 1: '{cell}' is what programs write"):
+        read(tmp_path, f"image,{cell},cat\n1,0,1\n")
+    (tmp_path / "classes.txt").write_text(f"cat\n{cell}\n")
+    assert read(tmp_path, text).table["2"] == {cell}
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (
+            '1,cat\n2,dog\n3,"cat,dog"\n',
+            "line 4: 'cat,dog' is either one class or 2: its words are classes of",
+        ),
+        ('1,cat\n2,dog\n3,"cat, dog"\n', "line 4: 'cat, dog' is either one class or 2"),
+        ("1,haze\n2,haze primary\n3,primary\n", "line 3: 'haze primary' is either one class or 2"),
+        (
+            "1,cloudy\n2,clear primary\n3,agriculture clear primary water\n",
+            "line 3: 'clear primary' is either one class or 2: its words also stand in 'agriculture clear primary wat",
+        ),
+        (
+            "1,cat\n2,\"['cat', 'dog']\"\n",
+            "looks like part of a list, not a class. Join the names by ';' without",
+        ),
+        ("1,cat\n2,'dog'\n", "line 3: ''dog'' looks like part of a list"),
+    ],
+)
+def test_several_names_do_not_become_one_class(rows: str, said: str, tmp_path: Path) -> None:
+    """Names joined as the table does not join them: refused, unless classes.txt says that it is one."""
+    with pytest.raises(RejectedInputError, match=said):
+        read(tmp_path, "image,tags\n" + rows)
+
+
+def test_names_of_several_words(tmp_path: Path) -> None:
+    """They are classes if their words are not, or if classes.txt has them."""
+    text = "image,tags\n1,dining table;table\n2,women's shoes\n"
+    assert read(tmp_path, text).classes == ("dining table", "table", "women's shoes")
+    (tmp_path / "classes.txt").write_text("hot\ndog\nhot dog\n[x]\n")
+    assert read(tmp_path, "image,tags\n1,hot dog\n2,hot;dog\n3,[x]\n").table["1"] == {"hot dog"}
+
+
+def test_numbers_are_sorted_by_size(tmp_path: Path) -> None:
+    """10 comes after 9."""
+    assert read(tmp_path, "image,label\n1,10\n2,9\n3,1\n").classes == ("1", "9", "10")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image, cat , dog\na/1.jpg , 1, 1\n2.jpg,1 ,0\n 3 ,0,0\n",
+        "image,cat,dog\na/1.jpg,True,TRUE\n2.jpg,true,False\n3,false,FALSE\n",
+        "image,cat,dog\na/1.jpg,1.0,1.0\n2.jpg,1,0.0\n3,0.0,0\n",
+        "sep=;\r\nimage;cat;dog\r\na/1.jpg;1;1\r\n2.jpg;1;0\r\n3;0;0\r\n",
+        'image, classes\n"a/1.jpg", "dog;cat"\n2.jpg , cat\n3, \n',
+    ],
+)
+def test_what_programs_write_is_understood(text: str, tmp_path: Path) -> None:
+    """Spaces around cells, words and decimals for zeros and ones, Excel's first line."""
+    found = read(tmp_path, text)
+
+    assert found.table == TABLE
+    assert found.where["2"] == f"labels.csv line {4 if text.startswith('sep') else 3}"
 
 
 def test_order_of_classes(tmp_path: Path) -> None:
@@ -144,15 +226,15 @@ def test_formulas_and_markup_are_only_text(tmp_path: Path) -> None:
         ("", "empty"),
         ("2007.jpg,dog\n", "line 1: the columns are '2007.jpg', 'dog'. Start it with 'image,classes'"),
         ("image:classes\n1:dog\n", "line 1: the columns are 'image:classes'"),
-        ("image, classes\n1,dog\n", "line 1: the column ' classes' .* spaces"),
         ("image,cat,cat\n1,0,1\n", "line 1: the column 'cat' stands twice"),
         ("image\n1\n", "line 1: there is no column of classes"),
-        ("image,cat,\n1,0,1\n", "line 1: the column '' is empty"),
+        ("image,cat,\n1,0,1\n", "line 1: a column has no name"),
         ('image,classes\n1,dog\n2,"cat\n3,cow\n', "line 3: unexpected end of data"),
         ('image,classes\n1,"dog"x\n', "line 2: .* expected after"),
         ("image,classes\n1,dog\n2,cat,cow\n", "line 3: 3 cells, but the header has 2"),
         ("image,classes\n1,dog\n2\n", "line 3: 1 cells, but the header has 2"),
         ("image,classes\n\n../evil,dog\n", "line 3: unsafe id"),
+        ("image,classes\na\\b.jpg,dog\n", r"line 2: unsafe id 'a\\b.jpg'. Use / instead of \\ "),
         ("image,classes\n,dog\n", "line 2: unsafe id"),
         ("image,classes\na\0b,dog\n", "line 2: unsafe id"),
         ("image,classes\n1,do\x1bg\n", "line 2: .* cannot be a class name"),
@@ -166,7 +248,7 @@ def test_formulas_and_markup_are_only_text(tmp_path: Path) -> None:
         ("image,classes\n1," + "x" * 200_000, "line 2: field larger"),
         *(
             (f"image,cat,dog\n1,0,1\n2,{cell},1\n", "line 3: 'cat' is .*expected 0 or 1")
-            for cell in ("NaN", "1.5", "-1", "2", "", " 1", "1_0", "٣", "True", "x")
+            for cell in ("NaN", "1.5", "-1", "2", "", "1_0", "٣", "yes", "x")
         ),
     ],
 )
@@ -201,8 +283,8 @@ NAMES = st.sets(st.sampled_from(["cat", "dog", "dining table", "größe", 'q"uot
 @given(rows=st.dictionaries(st.text("abc/ ,\"'1é", min_size=1, max_size=6), NAMES, min_size=1, max_size=5))
 def test_quoted_tables_come_back(rows: dict[str, set[str]], tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whatever csv can quote is read as it was, up to the spelling of a path."""
-    normal = {name: "/".join(part for part in name.split("/") if part) for name in rows}
-    usable = {name: rows[name] for name in rows if normal[name] and not name.startswith("/")}
+    normal = {name: "/".join(part for part in name.strip().split("/") if part) for name in rows}
+    usable = {name: rows[name] for name in rows if normal[name] and not name.strip().startswith("/")}
     if len({normal[name] for name in usable}) != len(usable) or not any(usable.values()):
         return
     quoted = (
@@ -248,7 +330,7 @@ def test_class_folders(tmp_path: Path) -> None:
 def test_class_folders_below_parts_of_a_data_set(tmp_path: Path) -> None:
     """train/cat/1.jpg is a cat once classes.txt says so; train and val alone are no classes."""
     folders(tmp_path, "train/cat/a/x.jpg", "val/dog/x.jpg", "val/background/y.jpg")
-    with pytest.raises(RejectedInputError, match=r"folders of .* are train, val: parts of a data set"):
+    with pytest.raises(RejectedInputError, match=r"folders train, val of .* are parts of a data set"):
         read_labels(tmp_path)
     (tmp_path / "classes.txt").write_text("dog\ncat\n")
     assert read_labels(tmp_path).table == {
@@ -256,6 +338,36 @@ def test_class_folders_below_parts_of_a_data_set(tmp_path: Path) -> None:
         "val/dog/x": {"dog"},
         "val/background/y": frozenset(),
     }
+
+
+@pytest.mark.parametrize(
+    "name", ["train", "Valid", "ground_truth", "Masks", "images", "JPEGImages", "labels", "annotations"]
+)
+def test_one_part_of_a_data_set_is_enough(name: str, tmp_path: Path) -> None:
+    """Folders of images and masks beside each other would be two classes."""
+    folders(tmp_path, f"{name}/x.jpg", "cat/x.jpg")
+    with pytest.raises(
+        RejectedInputError, match=rf"folders {name} of .* are parts of a data set, not classes"
+    ):
+        read_labels(tmp_path)
+    (tmp_path / "classes.txt").write_text(f"cat\n{name}\n")
+    assert read_labels(tmp_path).table == {f"{name}/x": {name}, "cat/x": {"cat"}}
+
+
+def test_classes_of_folders_are_told(tmp_path: Path) -> None:
+    """Where nobody said that folders are classes; at most ten by name."""
+    folders(tmp_path, *(f"c{number:02}/x.jpg" for number in range(12)))
+    (note,) = read_labels(tmp_path).notes
+    assert note.startswith("The folders are taken for 12 classes: c00, c01, ")
+    assert note.endswith("c09 and others.")
+    assert read_labels(tmp_path, format="folders").notes == ()
+
+
+def test_classes_that_differ_in_capitals_are_noted(tmp_path: Path) -> None:
+    """They stay two."""
+    found = read(tmp_path, "image,classes\n1,Cat\n2,cat\n")
+    assert found.classes == ("Cat", "cat")
+    assert found.notes == ("'Cat' and 'cat' are two classes. Write them alike if they are one.",)
 
 
 def test_class_folders_follow_a_class_list(tmp_path: Path) -> None:

@@ -173,3 +173,32 @@ def test_plain_arrays_are_no_labels(tmp_path: Path) -> None:
         read(path)
     with pytest.raises(RejectedInputError, match="holds no dictionary"):
         read_labels(path, format="cls-labels", trust_pickle=True)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (b"cnumpy\nndarray\n}X\x01\x00\x00\x00xK\x01sb.", "sets the state of something that has none"),
+        (
+            b"cnumpy.core.multiarray\nscalar\n}X\x01\x00\x00\x00xK\x01sb.",
+            "sets the state of something that has none",
+        ),
+        (
+            b"cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\nX\x02\x00\x00\x00u1\x85R\x8a\x06"
+            + (10**12).to_bytes(6, "little")
+            + b"\x86R.",
+            "a int stands in the place of bytes",
+        ),
+        (b"\x96" + (1 << 40).to_bytes(8, "little") + b"x.", "ends too early"),
+    ],
+)
+def test_files_made_to_hurt_do_nothing(code: bytes, said: str, tmp_path: Path) -> None:
+    """Names cannot be changed, and lengths take no memory before their bytes are there."""
+    with pytest.raises(RejectedInputError, match=f"is damaged: .*{said}"):
+        read(write(tmp_path, HEADER + b"\x80\x05" + code))
+
+
+def test_the_memo_takes_no_memory(tmp_path: Path) -> None:
+    """An index of four billion is a key, not a size."""
+    payload = pickle.dumps({"1": [0, 1]}, protocol=2)[:-1] + b"r\xff\xff\xff\xff."
+    assert read(write(tmp_path, HEADER + payload)).table == {"1": {"person"}}

@@ -58,8 +58,10 @@ def test_numbers_are_those_of_a_class_list(tmp_path: Path) -> None:
     write(tmp_path / "classes.txt", "dog\ncat\n")
 
     assert read(tmp_path, "file_name,label\n1.jpg,1\n2.jpg,0\n").table == {"1": {"cat"}, "2": {"dog"}}
-    text = '{"file_name": "1.jpg", "labels": [0, 1]}\n'
-    assert read(tmp_path, text, "metadata.jsonl").table == {"1": {"cat", "dog"}}
+    text = '{"file_name": "1.jpg", "labels": [0, 1]}\n{"file_name": "2.jpg", "labels": [1]}\n'
+    assert read(tmp_path, text, "metadata.jsonl").table == {"1": {"cat", "dog"}, "2": {"cat"}}
+    with pytest.raises(RejectedInputError, match=r"line 1: '0 1' in every row is either .*\. Write names"):
+        read(tmp_path, text.partition("\n")[0], "metadata.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -83,9 +85,15 @@ def test_unclear_rows_are_refused_with_the_line(text: str, said: str, tmp_path: 
 
 def test_lists_in_cells_are_constants_only(tmp_path: Path) -> None:
     """What a table calls a list is never run."""
-    found = read(tmp_path, "file_name,label\n1.jpg,\"[__import__('os').system('x')]\"\n")
+    with pytest.raises(RejectedInputError, match=r"line 2: '\[__import__.* looks like part of a list"):
+        read(tmp_path, "file_name,label\n1.jpg,\"[__import__('os').system('x')]\"\n")
 
-    assert found.classes == ("[__import__('os').system('x')]",)
+
+@pytest.mark.parametrize("cell", ["['cat' 'dog']", "['cat'\n 'dog']", "['cow', 'cat' 'dog']"])
+def test_lists_without_commas_are_refused(cell: str, tmp_path: Path) -> None:
+    """NumPy writes them, and Python would read 'catdog'."""
+    with pytest.raises(RejectedInputError, match=r"has no commas, as NumPy writes lists"):
+        read(tmp_path, f'file_name,label\n1.jpg,"{cell}"\n')
 
 
 def test_metadata_without_classes(tmp_path: Path) -> None:

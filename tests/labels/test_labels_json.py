@@ -51,6 +51,15 @@ def test_joined_names_and_numbers(tmp_path: Path) -> None:
     assert read(tmp_path, '{"1": "cat"}').classes == ("dog", "cow", "cat")
 
 
+def test_zeros_and_ones_are_positions(tmp_path: Path) -> None:
+    """One for each line of classes.txt; without that file they have no names."""
+    text = '{"1": [0, 1, 0], "2": [1, 1, 0], "3": [0, 0, 0]}'
+    with pytest.raises(RejectedInputError, match="'1': all rows are 3 zeros and ones, which have no names"):
+        read(tmp_path, text)
+    (tmp_path / "classes.txt").write_text("cow\ncat\ndog\n")
+    assert read(tmp_path, text).table == {"1": {"cat"}, "2": {"cow", "cat"}, "3": frozenset()}
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -67,6 +76,8 @@ def test_joined_names_and_numbers(tmp_path: Path) -> None:
         ('{"1": ["c\\u001bt"]}', "tags.json '1': .* cannot be a class name"),
         ('{"1": ["cat"], "\\ud800": ["dog"]}', r"unsafe id '\\ud800': it cannot be a file name"),
         ('{"1": []}', "names no class"),
+        ('{"1": ["cat"], "2": ["dog", "dog"]}', "tags.json '2': 'dog' stands twice"),
+        ('{"1": "cat", "2": "dog", "3": "cat, dog"}', "tags.json '3': 'cat, dog' is either one class or 2"),
         ('[{"image": "1", "label": "cat"}, 3]', "record 2: expected an object"),
         ('[{"image": "1", "label": "cat"}, {"image": "2"}]', "record 2: none of 'image' holds the classes"),
         (

@@ -77,6 +77,27 @@ def test_choices_and_regions(tmp_path: Path) -> None:
     assert read(tmp_path, task("1.jpg", said(shape))).table == {"1": {"cow"}}
 
 
+def test_a_taxonomy(tmp_path: Path) -> None:
+    """The class is the end of each path, in the long export and in the short one."""
+
+    def taxonomy(*paths: Any) -> dict[str, Any]:
+        return {"type": "taxonomy", "from_name": "kind", "value": {"taxonomy": [*paths]}}
+
+    found = read(
+        tmp_path,
+        task("1.jpg", said(taxonomy(["animal", "cat"], ["plant", "tree", "oak"]))),
+        task("2.jpg", said()),
+    )
+    assert found.table == {"1": {"cat", "oak"}, "2": frozenset()}
+    about = {"id": 1, "annotator": 1, "annotation_id": 2}
+    rows = ([["animal", "cat"]], {"taxonomy": [["animal", "cat"]]})
+    for value in rows:
+        assert read(tmp_path, {"image": "1.jpg", "kind": value, **about}).table == {"1": {"cat"}}
+    for value in ([[]], ["cat"], [[3]]):
+        with pytest.raises(RejectedInputError, match="task 1 annotation 1 result 1: "):
+            read(tmp_path, task("1.jpg", said(taxonomy(*value))))
+
+
 def test_tasks_without_annotation_are_unlabelled(tmp_path: Path) -> None:
     """Skipped ones too; several annotators must agree; a note counts what waits."""
     found = read(

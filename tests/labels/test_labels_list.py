@@ -53,6 +53,26 @@ def test_numbers_as_in_train_cls_txt(tmp_path: Path) -> None:
     }
 
 
+BITS = "1 0 1 0\n2 1 1 0\n3 0 0 0\n"
+
+
+def test_zeros_and_ones_are_positions(tmp_path: Path) -> None:
+    """One for each line of classes.txt; without that file they have no names."""
+    with pytest.raises(
+        RejectedInputError, match="line 1: all rows are 3 zeros and ones, which have no names"
+    ):
+        read(tmp_path, BITS)
+    (tmp_path / "classes.txt").write_text("cow\ncat\ndog\n")
+    assert read(tmp_path, BITS).table == {"1": {"cat"}, "2": {"cow", "cat"}, "3": frozenset()}
+    assert read(tmp_path, "1 1 0 0\n").table == {"1": {"cow"}}
+    (tmp_path / "classes.txt").write_text("background\ncat\ndog\n")
+    assert read(tmp_path, BITS).table == {"1": {"cat"}, "2": {"cat"}, "3": frozenset()}
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    assert read(tmp_path, "1 1 0\n2 0 1\n").table == {"1": {"cat"}, "2": {"dog"}}
+    with pytest.raises(RejectedInputError, match=r"all rows are 3 zeros and ones, but .*classes.txt names 2"):
+        read(tmp_path, BITS)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -62,6 +82,10 @@ def test_numbers_as_in_train_cls_txt(tmp_path: Path) -> None:
             r"line 2: 'photo.jpg' is a file, not a class. A name with spaces needs quotes",
         ),
         ("1 1\n2 -1\n", "line 2: '-1' says that a class is absent"),
+        ("1 cat\n2 dog dog\n", "line 2: 'dog' stands twice. Write each class of an image once"),
+        ("1 0 1\n2 0 1 0\n", "line 2: '0' stands twice"),
+        ("1 cat\n2 dog\n3 cat,dog\n", "line 3: 'cat,dog' is either one class or 2"),
+        ("1\tcat\n2\tdog\n3\tcat dog\n", "line 3: 'cat dog' is either one class or 2"),
         ("1 cat\n../x dog\n", "line 2: unsafe id"),
         ("1 cat\n/x dog\n", "line 2: unsafe id"),
         ('1 cat\n2 "do\x1bg"\n', "line 2: .* cannot be a class name"),

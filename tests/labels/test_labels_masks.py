@@ -63,6 +63,23 @@ def test_class_list_beside_the_folder(tmp_path: Path) -> None:
         read_labels(tmp_path / "masks", format="masks")
 
 
+def test_masks_of_0_and_255_are_refused(tmp_path: Path) -> None:
+    """255 says nothing, so that all images would be background; with a class in one file 255 is what it is."""
+    write(tmp_path, {"1.png": png(0, 255), "2.png": png(0, 0)}, "dog\n")
+    with pytest.raises(RejectedInputError, match=r"hold 0 and 255, and 255 .* Save the class as 1"):
+        read_labels(tmp_path)
+    write(tmp_path, {"3.png": png(0, 1)}, "dog\n")
+    assert read_labels(tmp_path).table == {"1": frozenset(), "2": frozenset(), "3": {"dog"}}
+
+
+def test_masks_of_one_bit(tmp_path: Path) -> None:
+    """Their one is class 1."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.array([[0, 255]], np.uint8)).convert("1").save(buffer, "PNG")
+    write(tmp_path, {"1.png": buffer.getvalue(), "2.png": png(0)}, "dog\n")
+    assert read_labels(tmp_path).table == {"1": {"dog"}, "2": frozenset()}
+
+
 def test_more_classes_than_a_byte_has(tmp_path: Path) -> None:
     """Then 255 is a class, and 65535 says nothing."""
     names = "".join(f"c{number}\n" for number in range(1, 301))

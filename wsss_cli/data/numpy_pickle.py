@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import io
 import math
-import pickle
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
 
 from wsss_cli.errors import ItemError, UnsafeFileError
+from wsss_cli.inert_pickle import StandIns, inert_value
 from wsss_cli.text import show
 
 _KINDS = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|O8?|[US][0-9]{1,6})", re.ASCII)
@@ -32,7 +31,7 @@ def read_object_array(payload: bytes, what: str) -> Any:
     try:
         stream = io.BytesIO(payload)
         _header(stream)
-        value = _plain(_Unpickler(stream, what).load())
+        value = _plain(inert_value(stream, _STAND_INS, what))
     except UnsafeFileError:
         raise
     except RecursionError:
@@ -50,50 +49,6 @@ def _header(stream: io.BytesIO) -> None:
     _, _, kind = read(stream)
     if kind != np.dtype(object):
         raise ValueError(f"it holds {kind}, not objects")
-
-
-class _Unpickler(pickle._Unpickler):
-    """An unpickler that knows no function but the stand-ins.
-
-    The one that is written in Python: in the other a few bytes can make the memo take all memory.
-    """
-
-    def __init__(self, stream: io.BytesIO, what: str) -> None:
-        super().__init__(stream, encoding="latin1")  # files of Python 2 too
-        self._what = what
-
-    def find_class(self, module: str, name: str) -> Any:
-        made = _STAND_INS.get((module, name))
-        if made is None:
-            raise UnsafeFileError(
-                f"{show(self._what)} asks for {show(module)}.{show(name)}, which is no array, so it was not opened. "
-                "Do not trust this file."
-            )
-        return _Name(made)
-
-    def persistent_load(self, pid: Any) -> NoReturn:
-        raise ValueError(f"it refers to {pid!r} outside of it")
-
-
-class _Frozen:
-    """An object that a pickle cannot change: BUILD would set attributes of whatever it is given."""
-
-    __slots__ = ()
-
-    def __setstate__(self, state: Any) -> None:
-        raise ValueError("it sets the state of something that has none")
-
-
-class _Name(_Frozen):
-    """What a name in the pickle stands for."""
-
-    __slots__ = ("_make",)
-
-    def __init__(self, make: Callable[..., Any]) -> None:
-        self._make = make
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self._make(*arguments)
 
 
 class _Dtype:
@@ -207,7 +162,7 @@ def _sequence(values: Any = ()) -> list[Any]:
 
 
 _CORES = ("numpy.core", "numpy._core")  # NumPy 1 and 2
-_STAND_INS: Mapping[tuple[str, str], Callable[..., Any]] = {
+_STAND_INS: StandIns = {
     **{(f"{core}.multiarray", "_reconstruct"): _Array for core in _CORES},
     **{(f"{core}.multiarray", "scalar"): _scalar for core in _CORES},
     **{(f"{core}.numeric", "_frombuffer"): _from_buffer for core in _CORES},

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +25,6 @@ __all__ = [
     "Row",
     "build",
     "classes_beside",
-    "numbered",
     "read_bytes",
     "read_head",
     "read_labels",
@@ -102,7 +101,8 @@ def read_labels(
         raise RejectedInputError(
             f"There are no labels at {show(path)}. Pass the table or the folder of classes."
         )
-    if format == "auto":
+    guessed = format == "auto"
+    if guessed:
         format = "regex" if regex else _guess(path)  # noqa: A001 - the option's name
     reader = LABEL_READERS.load(format)
     uses = getattr(reader, "USES", ())
@@ -112,7 +112,14 @@ def read_labels(
         )
     given = {"regex": regex, "trust_pickle": trust_pickle}
     labels = _read(reader, path, {name: given[name] for name in uses})
+    if guessed and format == "folders":
+        labels = dataclasses.replace(labels, notes=(*labels.notes, _found_classes(labels.classes)))
     return labels if ids is None else _placed(labels, ids)
+
+
+def _found_classes(classes: Sequence[str]) -> str:
+    names = ", ".join(map(show, classes[:10])) + (" and others" if len(classes) > 10 else "")
+    return f"The folders are taken for {len(classes)} classes: {names}."
 
 
 def _read(reader: ModuleType, path: Path, given: Mapping[str, Any]) -> Labels:
@@ -158,11 +165,7 @@ def build(
             twice.append(f"{show(row.id)} ({row.where})")
     if not found:
         raise RejectedInputError(f"{show(path)} labels no image. Add one row for each image.")
-    order = (
-        tuple(classes)
-        if classes is not None
-        else tuple(sorted(set().union(*(r.names for r in found.values()))))
-    )
+    order = tuple(classes) if classes is not None else _sorted(found.values())
     for row in found.values():
         _check_known(row, order)
     if not order:
@@ -170,7 +173,23 @@ def build(
     table = {row.id: row.names for row in found.values()}
     equal = (f"{len(twice)} rows stand twice in {show(path)}, first: {twice[0]}.",) if twice else ()
     where = {row.id: row.where for row in found.values()}
-    return Labels(table, order, _fingerprint(table, order), where, (*equal, *notes))
+    return Labels(table, order, _fingerprint(table, order), where, (*equal, *_alike(order), *notes))
+
+
+def _alike(classes: Iterable[str]) -> Iterator[str]:
+    """Remarks on classes that are equal but for capitals."""
+    first: dict[str, str] = {}
+    for name in classes:
+        other = first.setdefault(name.casefold(), name)
+        if other != name:
+            yield f"'{show(other)}' and '{show(name)}' are two classes. Write them alike if they are one."
+
+
+def _sorted(rows: Iterable[Row]) -> tuple[str, ...]:
+    """The classes of the rows by the alphabet; numbers, if all of them are, by their size."""
+    names = sorted({name for row in rows for name in row.names})
+    numbers = all(re.fullmatch(r"-?[0-9]{1,9}", name) for name in names)
+    return tuple(sorted(names, key=int) if numbers else names)
 
 
 def _check_known(row: Row, classes: tuple[str, ...]) -> None:
@@ -225,6 +244,8 @@ def _composed(id_: str) -> str:
 
 def row_id(text: str, where: str) -> str:
     """The id behind a file name as labels write it; an unsafe one is a RejectedInputError that says where."""
+    if "\\" in text:
+        raise RejectedInputError(f"{where}: unsafe id '{show(text)}'. Use / instead of \\ between folders.")
     try:
         return id_of(text)
     except RejectedInputError as error:
@@ -237,32 +258,6 @@ def tagged(names: Iterable[str], where: str) -> frozenset[str]:
     for name in sorted(chosen):
         check_class_name(name, where)
     return chosen
-
-
-def numbered(rows: Iterable[Row], folder: Path) -> list[Row]:
-    """The rows with names in place of numbers, if all their classes are numbers and `classes.txt` has the names.
-
-    Number n is line n of `classes.txt`, counted from 0.
-    """
-    found = list(rows)
-    classes = classes_beside(folder)
-    used = {name for row in found for name in row.names}
-    numbers = all(re.fullmatch(r"-?[0-9]{1,9}", name) for name in used)
-    if classes is None or not used or not numbers or used & set(classes):
-        return found
-    path = folder / "classes.txt"
-    if read_text(path).split("\n", 1)[0].strip() == BACKGROUND:
-        raise RejectedInputError(
-            f"{found[0].where}: classes are numbers, and {show(path)} begins with '{BACKGROUND}', so that 0 may be "
-            "that or the first class. Write names, or remove that line if 0 is the first class."
-        )
-    for row in found:
-        for name in sorted(row.names):
-            if not 0 <= int(name) < len(classes):
-                raise RejectedInputError(
-                    f"{row.where}: class {name} is not among the {len(classes)} of {show(path)}, which count from 0."
-                )
-    return [dataclasses.replace(row, names=frozenset(classes[int(n)] for n in row.names)) for row in found]
 
 
 def classes_beside(folder: Path) -> tuple[str, ...] | None:

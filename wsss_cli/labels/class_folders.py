@@ -12,6 +12,7 @@ from wsss_cli.labels.parsing.files import image_names, names_below
 from wsss_cli.text import BACKGROUND, check_class_name, encode_id, is_image_name, show, without_image_suffix
 
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing", "trainval"}
+_PARTS = {"ground_truth", "masks", "images", "jpegimages", "labels", "annotations"}
 _LOOKED_AT = 1000
 
 
@@ -45,11 +46,12 @@ def read(path: Path) -> Labels:
             "Move each into the folder of its class."
         )
     classes = classes_beside(path)
-    first = {name.partition("/")[0] for name in names}
-    if classes is None and first and {name.lower() for name in first} <= _SPLITS:
+    first = sorted({name.partition("/")[0] for name in names})
+    parts = [name for name in first if name.lower() in _SPLITS | _PARTS]
+    if classes is None and parts:
         raise RejectedInputError(
-            f"The folders of {show(path)} are {', '.join(sorted(first))}: parts of a data set, not classes. "
-            "Put classes.txt with the class names into it, or pass one of them as images and labels."
+            f"The folders {', '.join(map(show, parts))} of {show(path)} are parts of a data set, not classes. "
+            "Put classes.txt with the class names into it, or pass one of its folders as images and labels."
         )
     return build([_row(name, path, classes) for name in names], classes, path)
 

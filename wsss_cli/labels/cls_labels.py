@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import math
-import pickle
 import re
 import struct
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss_cli.errors import RejectedInputError, UnsafeFileError
+from wsss_cli.inert_pickle import StandIns, inert_value
 from wsss_cli.labels import Labels, Row, build, classes_beside, read_bytes, read_text, row_id
 from wsss_cli.text import BACKGROUND, show
 
@@ -118,32 +118,18 @@ def _image_name(key: Any, path: Path) -> str:
     return f"{match[1]}_{match[2]}"
 
 
-class _Numbers(pickle.Unpickler):
-    """Finds stand-ins for what numpy writes, and nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """The stand-in behind a name; any other name is refused before it is looked up."""
-        if module in _MODULES and name in _STAND_INS:
-            return _STAND_INS[name]
-        if (module, name) == ("_codecs", "encode"):  # of bytes, in pickles for Python 2
-            return _encoded
-        raise UnsafeFileError(f"it asks for {module}.{name}")
-
-
 def _unpickle(payload: bytes, path: Path) -> dict[Any, Any]:
     """The one dictionary in a pickle, its arrays as lists of numbers."""
     try:
-        value = _Numbers(io.BytesIO(payload), encoding="latin1").load()
+        value = inert_value(io.BytesIO(payload), _STAND_INS, str(path))
         if isinstance(value, _Array):  # not while: one can hold itself
             (value,) = value.items()
         if isinstance(value, dict):
             return {
                 key: vector.items() if isinstance(vector, _Array) else vector for key, vector in value.items()
             }
-    except UnsafeFileError as error:
-        raise UnsafeFileError(
-            f"{show(path)} was not opened: {show(str(error))}, which is no part of an array. Do not trust this file."
-        ) from None
+    except UnsafeFileError:
+        raise
     except Exception as error:  # a broken pickle can raise anything, from EOFError to TypeError
         raise RejectedInputError(f"{show(path)} is damaged: {show(str(error))}. Make it again.") from None
     raise RejectedInputError(
@@ -154,6 +140,8 @@ def _unpickle(payload: bytes, path: Path) -> dict[Any, Any]:
 class _Type:
     """Stands in for numpy.dtype."""
 
+    __slots__ = ("code", "order")
+
     def __init__(self, code: str, *_: Any) -> None:
         self.code = code
         self.order = "<"
@@ -163,6 +151,8 @@ class _Type:
 
     def values(self, payload: Any) -> list[Any]:
         """The values in the bytes of an array, as Python's own."""
+        if not isinstance(payload, str | bytes | bytearray):  # a number would ask for that many bytes
+            raise ValueError(f"a {type(payload).__name__} stands in the place of bytes")
         data = payload.encode("latin1") if isinstance(payload, str) else bytes(payload)
         if self.code.startswith("U"):
             size = 4 * int(self.code[1:])
@@ -174,6 +164,8 @@ class _Type:
 
 class _Array:
     """Stands in for numpy.ndarray."""
+
+    __slots__ = ("state",)
 
     def __init__(self, *_: Any) -> None:
         self.state: tuple[Any, ...] = ()
@@ -204,7 +196,10 @@ def _encoded(text: str, _: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-_STAND_INS: dict[str, Any] = {
-    **{"ndarray": _Array, "_reconstruct": _Array, "dtype": _Type},
-    **{"scalar": _scalar, "_frombuffer": _from_buffer},
+_STAND_INS: StandIns = {
+    **{(module, name): _Array for module in _MODULES for name in ("ndarray", "_reconstruct")},
+    **{(module, "dtype"): _Type for module in _MODULES},
+    **{(module, "scalar"): _scalar for module in _MODULES},
+    **{(module, "_frombuffer"): _from_buffer for module in _MODULES},
+    ("_codecs", "encode"): _encoded,  # of bytes, in pickles for Python 2
 }

@@ -5,16 +5,18 @@ from __future__ import annotations
 import ast
 import csv
 import io
+import tokenize
 from collections.abc import Iterator, Mapping
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
 from wsss_cli.errors import RejectedInputError
-from wsss_cli.labels import Labels, Row, build, classes_beside, numbered, read_text, row_id, tagged
+from wsss_cli.labels import Labels, build, classes_beside, read_text
 from wsss_cli.labels.parsing.columns import CLASS_COLUMNS, HUB_IMAGE, is_hub_metadata, joiner, key_among
 from wsss_cli.labels.parsing.files import names_below
 from wsss_cli.labels.parsing.json_text import as_text, class_values, lines
+from wsss_cli.labels.parsing.names import settled
 from wsss_cli.text import show
 
 _NAMES = ("metadata.csv", "metadata.jsonl")
@@ -39,10 +41,9 @@ def read(path: Path) -> Labels:
     found = [entry for name in names for entry in _found(root, name)]
     joined_by = joiner(((value, where) for _, value, where in found if isinstance(value, str)), _JOINERS)
     rows = [
-        Row(row_id(image, where), tagged(class_values(_value(value), joined_by, where), where), where)
-        for image, value, where in found
+        (image, class_values(_value(value, where), joined_by, where), where) for image, value, where in found
     ]
-    return build(numbered(rows, root), classes_beside(root), path)
+    return build(settled(rows, root), classes_beside(root), path)
 
 
 def _files(root: Path) -> list[str]:
@@ -83,11 +84,18 @@ def _table(path: Path) -> Iterator[tuple[Mapping[str, Any], str]]:
         yield row, where
 
 
-def _value(value: Any) -> Any:
+def _value(value: Any, where: str) -> Any:
     """A list that a table holds as text, as pandas and the hub's viewer write it, as a list."""
     if not isinstance(value, str) or not value.startswith("[") or len(value) > _LONGEST_CELL:
         return value
     try:
-        return ast.literal_eval(value)  # constants only: names and calls are refused
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        found = ast.literal_eval(value)  # constants only: names and calls are refused
+        kinds = [token.type for token in tokenize.generate_tokens(io.StringIO(value).readline)]
+    except (ValueError, SyntaxError, RecursionError, MemoryError, tokenize.TokenError):
         return value
+    kinds = [kind for kind in kinds if kind != tokenize.NL]
+    if (tokenize.STRING, tokenize.STRING) in pairwise(kinds):  # Python joins them to one text
+        raise RejectedInputError(
+            f"{where}: '{show(value[:80])}' has no commas, as NumPy writes lists. Write ['cat', 'dog']."
+        )
+    return found

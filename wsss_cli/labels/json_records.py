@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from wsss_cli.labels import Labels, Row, build, classes_beside, numbered, row_id, tagged
+from wsss_cli.labels import Labels, build, classes_beside
 from wsss_cli.labels.parsing.columns import CLASS_COLUMNS, IMAGE_COLUMNS, is_hub_metadata, joiner, key_among
 from wsss_cli.labels.parsing.json_text import (
     as_text,
@@ -17,6 +17,7 @@ from wsss_cli.labels.parsing.json_text import (
     read_json,
     records,
 )
+from wsss_cli.labels.parsing.names import settled
 from wsss_cli.text import show
 
 _SUFFIXES = (".json", ".jsonl", ".ndjson")
@@ -48,11 +49,8 @@ def read(path: Path) -> Labels:
     """The labels in the file; anything unclear is a RejectedInputError with its line or record."""
     found = list(_found(path))
     joined_by = joiner(((value, where) for _, value, where in found if isinstance(value, str)), _JOINERS)
-    rows = [
-        Row(row_id(image, where), tagged(class_values(value, joined_by, where), where), where)
-        for image, value, where in found
-    ]
-    return build(numbered(rows, path.parent), classes_beside(path.parent), path)
+    rows = [(image, class_values(value, joined_by, where), where) for image, value, where in found]
+    return build(settled(rows, path.parent), classes_beside(path.parent), path)
 
 
 def _found(path: Path) -> Iterator[tuple[str, Any, str]]:

@@ -61,11 +61,23 @@ def _task_rows(task: Mapping[str, Any], where: str, questions: set[str]) -> Iter
 def _names(item: Mapping[str, Any], where: str, questions: set[str]) -> list[str]:
     """The names in one result: {"type": "choices", "value": {"choices": ["cat"]}}; ratings and texts have none."""
     kind = item.get("type")
+    if kind == "taxonomy":
+        questions.add(str(item.get("from_name", "")))
+        paths = as_list(as_object(item.get("value"), where).get("taxonomy", []), where)
+        return [_last(path, where) for path in paths]
     if kind != "choices" and not (isinstance(kind, str) and kind.endswith("labels")):
         return []
     questions.add(str(item.get("from_name", "")))
     value = as_object(item.get("value"), where)
     return [as_text(name, where) for name in as_list(value.get(kind, []), where)]
+
+
+def _last(path: Any, where: str) -> str:
+    """The class at the end of a path of choices, ["animal", "cat"]."""
+    parts = as_list(path, where)
+    if not parts:
+        raise RejectedInputError(f"{where}: a choice of the taxonomy is empty. Choose its class again.")
+    return as_text(parts[-1], where)
 
 
 def _short_row(task: Mapping[str, Any], where: str, questions: set[str]) -> Row:
@@ -84,8 +96,12 @@ def _short_names(value: Any, where: str) -> list[str]:
     if isinstance(value, str):
         return [] if _is_image(value) else [value]
     if isinstance(value, dict):
+        if "taxonomy" in value:
+            return [_last(path, where) for path in as_list(value["taxonomy"], where)]
         return [as_text(name, where) for name in as_list(value.get("choices", []), where)]
     regions = value if isinstance(value, list) else []
+    if regions and all(isinstance(path, list) for path in regions):  # of a taxonomy
+        return [_last(path, where) for path in regions]
     lists = [
         names for region in regions if isinstance(region, dict)
         for key, names in region.items() if key.endswith("labels") and isinstance(names, list)

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wsss_cli.errors import RejectedInputError
-from wsss_cli.labels import Labels, Row, build, classes_beside, numbered, read_head, read_text, row_id, tagged
+from wsss_cli.labels import Labels, build, classes_beside, read_head, read_text
+from wsss_cli.labels.parsing.names import settled
 from wsss_cli.text import is_image_name, show
 
 _SUFFIXES = (".txt", ".lst", ".list")
@@ -30,10 +31,11 @@ def matches(path: Path) -> bool:
 
 def read(path: Path) -> Labels:
     """The labels in the file; a line that is unclear is a RejectedInputError with its number."""
-    return build(numbered(_rows(path), path.parent), classes_beside(path.parent), path)
+    return build(settled(_rows(path), path.parent), classes_beside(path.parent), path)
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def _rows(path: Path) -> Iterator[tuple[str, list[str], str]]:
+    """Image, names and place."""
     for number, line in enumerate(_END.split(read_text(path)), start=1):
         where = f"{show(path.name)} line {number}"
         try:
@@ -44,7 +46,7 @@ def _rows(path: Path) -> Iterator[Row]:
             continue
         for cell in cells[1:]:
             _check(cell, where)
-        yield Row(row_id(cells[0], where), tagged(cells[1:], where), where)
+        yield cells[0], cells[1:], where
 
 
 def _check(cell: str, where: str) -> None:

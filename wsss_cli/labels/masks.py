@@ -46,9 +46,17 @@ def read(path: Path) -> Labels:
         )
     classes = classes_beside(folder) or ()
     rows = []
+    used: set[int] = set()
     for id_, name in _files(path):
         where = show(name)
-        rows.append(Row(id_, frozenset(_names(_values(path / name, where), classes, where)), where))
+        values = _values(path / name, where)
+        used |= values
+        rows.append(Row(id_, frozenset(_names(values, classes, where)), where))
+    if _IGNORED in used and not any(row.names for row in rows):
+        raise RejectedInputError(
+            f"The masks of {show(path)} hold {'0 and ' if 0 in used else 'only '}255, and 255 says nothing, so that no "
+            "class is in any of them. Save the class as 1."
+        )
     return build(rows, classes, path)
 
 
@@ -85,7 +93,9 @@ def _values(path: Path, where: str) -> set[int]:
             image = Image.open(io.BytesIO(payload), formats=_FORMATS)
             if image.width * image.height > _LARGEST:
                 raise RejectedInputError(f"{where} has {image.width * image.height} pixels. Shrink it.")
-            if image.mode in ("P", "L", "1"):
+            if image.mode == "1":  # whose histogram has 255 for its ones
+                return {min(value, 1) for value, count in enumerate(image.histogram()) if count}
+            if image.mode in ("P", "L"):
                 return {value for value, count in enumerate(image.histogram()) if count}
             if image.mode in ("I;16", "I;16L"):
                 return set(memoryview(image.tobytes()).cast("H"))

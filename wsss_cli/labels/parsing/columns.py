@@ -23,7 +23,7 @@ def delimiter(text: str, suffix: str) -> str:
     candidates = "\t,;" if suffix.lower() == ".tsv" else ",;\t"
     for candidate in candidates:
         cells = _cells(line, candidate)
-        if len(cells) > 1 and cells[0].lower() in IMAGE_COLUMNS:
+        if len(cells) > 1 and cells[0].strip().lower() in IMAGE_COLUMNS:
             return candidate
     return next((candidate for candidate in candidates if candidate in line), ",")
 
