@@ -110,7 +110,10 @@ def test_images_can_be_linked_or_left(masks: Path, images: Path, tmp_path: Path)
     assert link.resolve() == images / "a/1.png"
     link.unlink()
     link.symlink_to(images / "b.png")
-    assert hand_over(masks, out, "yolo", images="link").counts.done == 4  # type: ignore[union-attr]
+    with pytest.raises(OutputMismatchError, match="has changed since"):
+        hand_over(masks, out, "yolo", images="link")
+    link.unlink()
+    assert hand_over(masks, out, "yolo", images="link").counts.done == 1  # type: ignore[union-attr]
     assert link.resolve() == images / "a/1.png"
     hand_over(masks, tmp_path / "none", "yolo", images="none")
     assert not (tmp_path / "none/images").exists()
@@ -163,20 +166,97 @@ def test_a_damaged_mask_fails_alone(masks: Path, tmp_path: Path) -> None:
         hand_over(masks, tmp_path / "other", "coco", execution=Execution(max_failures="0"))
 
 
-def test_a_lost_or_damaged_file_is_made_again(masks: Path, tmp_path: Path) -> None:
+def test_a_lost_file_is_made_again(masks: Path, tmp_path: Path) -> None:
     """And files that are no longer made go: a run over less images, or other masks."""
     out = tmp_path / "out"
     hand_over(masks, out, "voc")
     before = {path: content for path, (content, _) in tiny_maps.snapshot(out).items()}
     (out / "labelmap.txt").unlink()
-    (out / "SegmentationClass/b.png").write_bytes(b"half")
-    hand_over(masks, out, "voc")
+    (out / "SegmentationClass/b.png").unlink()
+    counts = hand_over(masks, out, "voc").counts
     after = {path: content for path, (content, _) in tiny_maps.snapshot(out).items()}
     del before["manifest.json"], after["manifest.json"]
 
     assert after == before
+    assert counts is not None
+    assert (counts.done, counts.skipped) == (1, 3)
     hand_over(masks, out, "voc", limit=1)
     assert [path.name for path in (out / "SegmentationClass").iterdir()] == ["a~1.png"]
+
+
+FOREIGN = [("voc", "SegmentationClass/b.png"), ("yolo", "data.yaml"), ("voc", "labelmap.txt")]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(("to", "name"), [*FOREIGN, ("voc", "manifest.json"), ("coco", "items.jsonl")])
+def test_a_folder_of_somebody_else_is_left_alone(
+    masks: Path, tmp_path: Path, to: str, name: str, overwrite: bool
+) -> None:
+    """A VOCdevkit with truth in it: exit 7 before the first write, also with --overwrite."""
+    out = tmp_path / "out"
+    (out / name).parent.mkdir(parents=True)
+    (out / name).write_text("{}")
+    before = tiny_maps.snapshot(out)
+    for dry_run in (True, False):
+        with pytest.raises(OutputMismatchError):
+            hand_over(masks, out, to, execution=Execution(overwrite=overwrite, dry_run=dry_run))
+
+    assert tiny_maps.snapshot(out) == before
+
+
+@pytest.mark.parametrize(("to", "name"), FOREIGN)
+def test_a_file_that_is_not_listed_is_not_overwritten(
+    masks: Path, tmp_path: Path, to: str, name: str
+) -> None:
+    """Also in a folder of ours: what --overwrite does not remove it does not write over."""
+    out = tmp_path / "out"
+    hand_over(masks, out, "rgb")
+    (out / name).parent.mkdir(parents=True, exist_ok=True)
+    (out / name).write_text("mine")
+    with pytest.raises(OutputMismatchError, match="no file of this export"):
+        hand_over(masks, out, to, execution=Execution(overwrite=True))
+
+    assert (out / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("status", ["complete", "running"])
+@pytest.mark.parametrize(("to", "name"), [*FOREIGN, ("mmseg", "dataset.py")])
+def test_what_a_person_changed_stays(masks: Path, tmp_path: Path, to: str, name: str, status: str) -> None:
+    """An edited file is exit 7, also where the run was stopped; --overwrite makes it anew."""
+    out = tmp_path / "out"
+    hand_over(masks, out, to)
+    (out / name).write_text("edited")
+    manifest = json.loads((out / "manifest.json").read_text())
+    (out / "manifest.json").write_text(json.dumps({**manifest, "status": status}))
+    with pytest.raises(OutputMismatchError, match=f"'{name}' has changed since it was written"):
+        hand_over(masks, out, to)
+
+    assert (out / name).read_text() == "edited"
+    hand_over(masks, out, to, execution=Execution(overwrite=True))
+    assert (out / name).read_bytes() != b"edited"
+
+
+def test_a_changed_file_that_is_no_longer_made_stays(masks: Path, tmp_path: Path) -> None:
+    """A stopped run over less images does not remove what a person worked on."""
+    out = tmp_path / "out"
+    hand_over(masks, out, "voc")
+    manifest = json.loads((out / "manifest.json").read_text())
+    (out / "manifest.json").write_text(json.dumps({**manifest, "status": "running"}))
+    (out / "SegmentationClass/c.png").write_text("edited")
+    with pytest.raises(OutputMismatchError, match=r"c\.png' has changed"):
+        hand_over(masks, out, "voc", limit=1)
+
+    assert (out / "SegmentationClass/c.png").read_text() == "edited"
+
+
+def test_a_dry_run_says_what_is_there(masks: Path, tmp_path: Path) -> None:
+    """All of it, or nothing where --overwrite would make it anew."""
+    hand_over(masks, tmp_path / "out", "voc")
+    for overwrite, there in ((False, 4), (True, 0)):
+        execution = Execution(dry_run=True, overwrite=overwrite)
+        counts = hand_over(masks, tmp_path / "out", "voc", execution=execution).counts
+        assert counts is not None
+        assert (counts.done, counts.skipped) == (0, there)
 
 
 @pytest.mark.parametrize("failing", range(1, 30, 4))

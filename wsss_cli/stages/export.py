@@ -174,6 +174,7 @@ def _maps(payload: bytes, classes: int) -> tuple[Maps, tuple[int, int]]:
 
 def _scenes(tree: Tree, source: _Source, ids: list[str], reporter: Reporter) -> Iterator[Scene]:
     for id_ in ids:
+        tree.image(id_)
         try:
             scene = source.scene(id_, tree)
         except ItemError as error:
@@ -181,3 +182,4 @@ def _scenes(tree: Tree, source: _Source, ids: list[str], reporter: Reporter) -> 
         else:
             yield scene
         reporter.advance()
+    tree.image("")
