@@ -249,6 +249,19 @@ def test_a_changed_file_that_is_no_longer_made_stays(masks: Path, tmp_path: Path
     assert (out / "SegmentationClass/c.png").read_text() == "edited"
 
 
+def test_a_file_that_was_not_listed_in_time_is_taken(masks: Path, tmp_path: Path) -> None:
+    """A run stopped between a file and its line continues: the bytes are those that it would write."""
+    out = tmp_path / "out"
+    hand_over(masks, out, "voc")
+    manifest = json.loads((out / "manifest.json").read_text())
+    (out / "manifest.json").write_text(json.dumps({**manifest, "status": "running"}))
+    lines = (out / "items.jsonl").read_bytes()
+    (out / "items.jsonl").write_bytes(b"".join(lines.splitlines(keepends=True)[3:]))
+    hand_over(masks, out, "voc")
+
+    assert (out / "items.jsonl").read_bytes() == lines
+
+
 def test_a_dry_run_says_what_is_there(masks: Path, tmp_path: Path) -> None:
     """All of it, or nothing where --overwrite would make it anew."""
     hand_over(masks, tmp_path / "out", "voc")
