@@ -30,7 +30,7 @@ from wsss_cli.exports import EXPORTERS, MASK_STAGES
 from wsss_cli.reporter import Silent
 from wsss_cli.stages import export, pseudo_labels
 from wsss_cli.summary import Summary
-from wsss_cli.text import flat_name
+from wsss_cli.text import encode_id, flat_name
 
 OF_MASKS = [name for name in EXPORTERS.names() if EXPORTERS.load(name).FORM.reads == MASK_STAGES]
 
@@ -115,10 +115,40 @@ def test_images_can_be_linked_or_left(masks: Path, images: Path, tmp_path: Path)
     link.unlink()
     assert hand_over(masks, out, "yolo", images="link").counts.done == 1  # type: ignore[union-attr]
     assert link.resolve() == images / "a/1.png"
-    hand_over(masks, tmp_path / "none", "yolo", images="none")
+    (tmp_path / "ids").write_text("b\nc\n")
+    hand_over(masks, tmp_path / "none", "yolo", images="none", listing=tmp_path / "ids")
     assert not (tmp_path / "none/images").exists()
     hand_over(masks, out, "yolo", images="link", execution=Execution(overwrite=True))
     assert (images / "a/1.png").is_file()
+
+
+@pytest.mark.parametrize("to", ["voc", "yolo", "mmseg", "hf"])
+def test_names_that_no_image_has_are_refused(masks: Path, tmp_path: Path, to: str) -> None:
+    """Without images `a~1` would lead nowhere; a table of images needs them always."""
+    with pytest.raises(UsageError, match="--images none"):
+        hand_over(masks, tmp_path / "out", to, images="none")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["#1", "%231", " a", "a ", "#a/b"])
+def test_a_name_that_cvat_passes_over_fails(tmp_path: Path, name: str) -> None:
+    """Its list takes `#` for a comment and strips lines: that image fails, with a reason, and the others go on."""
+    images = tmp_path / "images"
+    for stem in (name, "good", "a #1"):
+        (images / stem).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(images / f"{stem}.png")
+    ids = {encode_id(stem): stem for stem in (name, "good", "a #1")}
+    with Run(
+        tmp_path / "masks", "pseudo-labels", configuration={}, classes=("cat",), inputs={}, ids=list(ids),
+        suffix=".png", facts={"images": str(images)}, execution=Execution(), reporter=Silent(),
+    ) as run:  # fmt: skip
+        for id_ in ids:
+            run.write(id_, encode_mask(np.ones((8, 8), np.uint8), ("cat",)), inputs={})
+    summary = hand_over(tmp_path / "masks", tmp_path / "out", "cvat")
+
+    bad = name.startswith("#") or name != name.strip()
+    assert list(summary.failures) == ([encode_id(name)] if bad else [])
+    assert all(text.startswith("unfit-name") for text in summary.failures.values())
 
 
 def test_a_turned_image_is_written_upright(tmp_path: Path) -> None:
@@ -382,8 +412,8 @@ def test_the_worst_to_correct(images: Path, tmp_path: Path, share: str, kept: li
 
 
 def test_without_scores_there_is_no_worst(masks: Path, tmp_path: Path) -> None:
-    """Predictions have none; nothing is chosen at random. A share of nothing is refused."""
-    with pytest.raises(RejectedInputError, match="has no scores"):
+    """Masks of earlier versions have none; nothing is chosen at random. A share of nothing is refused."""
+    with pytest.raises(RejectedInputError, match=r"before scores were kept.*Make it again"):
         hand_over(masks, tmp_path / "out", "coco", worst="2")
     with pytest.raises(UsageError, match="--worst is"):
         ExportConfig(to="coco", worst="0")

@@ -21,7 +21,7 @@ from wsss_cli.exports import Dataset, Form, Scene, require_names_without
 from wsss_cli.exports.pictures import coloured
 from wsss_cli.ops.regions import regions
 
-FORM = Form(uses=("do_not_know", "per"), names_files=False)
+FORM = Form(uses=("do_not_know", "per"), names_files=False, listed=True)
 UNKNOWN = "ignore"
 _MOST_REGIONS = 255  # colours that instances can have
 
