@@ -7,6 +7,7 @@ import contextlib
 import io
 import os
 import pickle
+import time
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,39 @@ def test_a_number_is_no_bytes(made: type) -> None:
     """`bytes(10**12)` would be a terabyte."""
     with pytest.raises((ItemError, UnsafeFileError)):
         read_object_array(saved({"a": Evil(made, 10**12)}), "x.npy")
+
+
+def test_what_is_repeated_takes_no_memory() -> None:
+    """Lists of the same list twice, fifty deep, are a few hundred bytes of file; so are views of one array."""
+    nested: list[Any] = [0, 1]
+    for _ in range(50):
+        nested = [nested, nested]
+    array = np.zeros(1000)
+    for bomb in (nested, [array] * 20_000):
+        start = time.monotonic()
+        with pytest.raises(ItemError, match="repeats the same objects too often"):
+            read_object_array(saved({"a": bomb}), "x.npy")
+        assert time.monotonic() - start < 5
+
+
+def test_what_is_shared_stays_shared() -> None:
+    """The same map of two classes is one array, and an empty list is read as often as it stands."""
+    array, empty = np.arange(6.0).reshape(2, 3), []  # type: ignore[var-annotated]
+    back = read_object_array(saved({0: array, 1: array, 2: [empty, empty]}), "x.npy")
+
+    assert back[0] is back[1]
+    assert back[2] == [[], []]
+
+
+def test_a_tensor_larger_than_its_storage_takes_no_memory() -> None:
+    """A stride of 0 makes a view of terabytes of one number."""
+    torch = pytest.importorskip("torch")
+    tensor = torch.zeros(1).expand(1 << 20, 1 << 20)
+    start = time.monotonic()
+
+    with pytest.raises(ItemError, match="larger than its storage"):
+        read_object_array(saved({"a": tensor}), "x.npy")
+    assert time.monotonic() - start < 5
 
 
 def test_the_memo_takes_no_memory() -> None:

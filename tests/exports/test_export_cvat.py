@@ -66,7 +66,15 @@ def test_the_bytes_have_no_date() -> None:
 
     with zipfile.ZipFile(io.BytesIO(files["annotations.zip"])) as archive:
         assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
-    assert [label["name"] for label in json.loads(files["labels.json"])] == [*CLASSES, "ignore"]
+
+
+def test_labels_for_the_raw_editor() -> None:
+    """Name, colour, type and a list of attributes, without which the editor takes none of them."""
+    labels = json.loads(made("cvat", {"a": ring()})["labels.json"])
+
+    assert [label["name"] for label in labels] == [*CLASSES, "ignore"]
+    assert labels[0] == {"name": "cat", "color": "#800000", "type": "any", "attributes": []}
+    assert all(label["attributes"] == [] and label["type"] == "any" for label in labels)
 
 
 def test_a_class_called_ignore_is_refused() -> None:

@@ -40,6 +40,18 @@ def test_one_suffix_is_one_list() -> None:
     assert data["metainfo"]["palette"] == [[0, 0, 0], [128, 0, 0], [0, 128, 0]]
 
 
+def test_lists_differ_in_more_than_case() -> None:
+    """`.JPG` and `.jpg` are two data sets to MMSegmentation; their lists must not be one file on any disk."""
+    scenes = [Scene(n, n, s, None, (60, 80), mask=ring()) for n, s in (("a", ".jpg"), ("b", ".JPG"))]
+    dataset = Dataset(("cat", "dog"), 255, palette(), ExportConfig(to="mmseg"))
+    files = dict(mmseg.export(dataset, scenes))
+    data = run_settings(files["dataset.py"])["train_dataset"]
+
+    found = {part["img_suffix"]: files[part["ann_file"]] for part in data["datasets"]}
+    assert found == {".jpg": b"a\n", ".JPG": b"b\n"}
+    assert len({name.lower() for name in files}) == len(files)
+
+
 def test_two_suffixes_are_two_lists() -> None:
     """MMSegmentation knows one suffix in a data set, so there are two, concatenated."""
     scenes = [Scene(n, n, s, n + s, (60, 80), mask=ring()) for n, s in (("a", ".jpg"), ("b", ".png"))]

@@ -30,7 +30,7 @@ from wsss_cli.exports import EXPORTERS, MASK_STAGES
 from wsss_cli.reporter import Silent
 from wsss_cli.stages import export, pseudo_labels
 from wsss_cli.summary import Summary
-from wsss_cli.text import flat_name
+from wsss_cli.text import encode_id, flat_name
 
 OF_MASKS = [name for name in EXPORTERS.names() if EXPORTERS.load(name).FORM.reads == MASK_STAGES]
 
@@ -110,12 +110,45 @@ def test_images_can_be_linked_or_left(masks: Path, images: Path, tmp_path: Path)
     assert link.resolve() == images / "a/1.png"
     link.unlink()
     link.symlink_to(images / "b.png")
-    assert hand_over(masks, out, "yolo", images="link").counts.done == 4  # type: ignore[union-attr]
+    with pytest.raises(OutputMismatchError, match="has changed since"):
+        hand_over(masks, out, "yolo", images="link")
+    link.unlink()
+    assert hand_over(masks, out, "yolo", images="link").counts.done == 1  # type: ignore[union-attr]
     assert link.resolve() == images / "a/1.png"
-    hand_over(masks, tmp_path / "none", "yolo", images="none")
+    (tmp_path / "ids").write_text("b\nc\n")
+    hand_over(masks, tmp_path / "none", "yolo", images="none", listing=tmp_path / "ids")
     assert not (tmp_path / "none/images").exists()
     hand_over(masks, out, "yolo", images="link", execution=Execution(overwrite=True))
     assert (images / "a/1.png").is_file()
+
+
+@pytest.mark.parametrize("to", ["voc", "yolo", "mmseg", "hf"])
+def test_names_that_no_image_has_are_refused(masks: Path, tmp_path: Path, to: str) -> None:
+    """Without images `a~1` would lead nowhere; a table of images needs them always."""
+    with pytest.raises(UsageError, match="--images none"):
+        hand_over(masks, tmp_path / "out", to, images="none")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["#1", "%231", " a", "a ", "#a/b"])
+def test_a_name_that_cvat_passes_over_fails(tmp_path: Path, name: str) -> None:
+    """Its list takes `#` for a comment and strips lines: that image fails, with a reason, and the others go on."""
+    images = tmp_path / "images"
+    for stem in (name, "good", "a #1"):
+        (images / stem).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(images / f"{stem}.png")
+    ids = {encode_id(stem): stem for stem in (name, "good", "a #1")}
+    with Run(
+        tmp_path / "masks", "pseudo-labels", configuration={}, classes=("cat",), inputs={}, ids=list(ids),
+        suffix=".png", facts={"images": str(images)}, execution=Execution(), reporter=Silent(),
+    ) as run:  # fmt: skip
+        for id_ in ids:
+            run.write(id_, encode_mask(np.ones((8, 8), np.uint8), ("cat",)), inputs={})
+    summary = hand_over(tmp_path / "masks", tmp_path / "out", "cvat")
+
+    bad = name.startswith("#") or name != name.strip()
+    assert list(summary.failures) == ([encode_id(name)] if bad else [])
+    assert all(text.startswith("unfit-name") for text in summary.failures.values())
 
 
 def test_a_turned_image_is_written_upright(tmp_path: Path) -> None:
@@ -163,20 +196,110 @@ def test_a_damaged_mask_fails_alone(masks: Path, tmp_path: Path) -> None:
         hand_over(masks, tmp_path / "other", "coco", execution=Execution(max_failures="0"))
 
 
-def test_a_lost_or_damaged_file_is_made_again(masks: Path, tmp_path: Path) -> None:
+def test_a_lost_file_is_made_again(masks: Path, tmp_path: Path) -> None:
     """And files that are no longer made go: a run over less images, or other masks."""
     out = tmp_path / "out"
     hand_over(masks, out, "voc")
     before = {path: content for path, (content, _) in tiny_maps.snapshot(out).items()}
     (out / "labelmap.txt").unlink()
-    (out / "SegmentationClass/b.png").write_bytes(b"half")
-    hand_over(masks, out, "voc")
+    (out / "SegmentationClass/b.png").unlink()
+    counts = hand_over(masks, out, "voc").counts
     after = {path: content for path, (content, _) in tiny_maps.snapshot(out).items()}
     del before["manifest.json"], after["manifest.json"]
 
     assert after == before
+    assert counts is not None
+    assert (counts.done, counts.skipped) == (1, 3)
     hand_over(masks, out, "voc", limit=1)
     assert [path.name for path in (out / "SegmentationClass").iterdir()] == ["a~1.png"]
+
+
+FOREIGN = [("voc", "SegmentationClass/b.png"), ("yolo", "data.yaml"), ("voc", "labelmap.txt")]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(("to", "name"), [*FOREIGN, ("voc", "manifest.json"), ("coco", "items.jsonl")])
+def test_a_folder_of_somebody_else_is_left_alone(
+    masks: Path, tmp_path: Path, to: str, name: str, overwrite: bool
+) -> None:
+    """A VOCdevkit with truth in it: exit 7 before the first write, also with --overwrite."""
+    out = tmp_path / "out"
+    (out / name).parent.mkdir(parents=True)
+    (out / name).write_text("{}")
+    before = tiny_maps.snapshot(out)
+    for dry_run in (True, False):
+        with pytest.raises(OutputMismatchError):
+            hand_over(masks, out, to, execution=Execution(overwrite=overwrite, dry_run=dry_run))
+
+    assert tiny_maps.snapshot(out) == before
+
+
+@pytest.mark.parametrize(("to", "name"), FOREIGN)
+def test_a_file_that_is_not_listed_is_not_overwritten(
+    masks: Path, tmp_path: Path, to: str, name: str
+) -> None:
+    """Also in a folder of ours: what --overwrite does not remove it does not write over."""
+    out = tmp_path / "out"
+    hand_over(masks, out, "rgb")
+    (out / name).parent.mkdir(parents=True, exist_ok=True)
+    (out / name).write_text("mine")
+    with pytest.raises(OutputMismatchError, match="no file of this export"):
+        hand_over(masks, out, to, execution=Execution(overwrite=True))
+
+    assert (out / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("status", ["complete", "running"])
+@pytest.mark.parametrize(("to", "name"), [*FOREIGN, ("mmseg", "dataset.py")])
+def test_what_a_person_changed_stays(masks: Path, tmp_path: Path, to: str, name: str, status: str) -> None:
+    """An edited file is exit 7, also where the run was stopped; --overwrite makes it anew."""
+    out = tmp_path / "out"
+    hand_over(masks, out, to)
+    (out / name).write_text("edited")
+    manifest = json.loads((out / "manifest.json").read_text())
+    (out / "manifest.json").write_text(json.dumps({**manifest, "status": status}))
+    with pytest.raises(OutputMismatchError, match=f"'{name}' has changed since it was written"):
+        hand_over(masks, out, to)
+
+    assert (out / name).read_text() == "edited"
+    hand_over(masks, out, to, execution=Execution(overwrite=True))
+    assert (out / name).read_bytes() != b"edited"
+
+
+def test_a_changed_file_that_is_no_longer_made_stays(masks: Path, tmp_path: Path) -> None:
+    """A stopped run over less images does not remove what a person worked on."""
+    out = tmp_path / "out"
+    hand_over(masks, out, "voc")
+    manifest = json.loads((out / "manifest.json").read_text())
+    (out / "manifest.json").write_text(json.dumps({**manifest, "status": "running"}))
+    (out / "SegmentationClass/c.png").write_text("edited")
+    with pytest.raises(OutputMismatchError, match=r"c\.png' has changed"):
+        hand_over(masks, out, "voc", limit=1)
+
+    assert (out / "SegmentationClass/c.png").read_text() == "edited"
+
+
+def test_a_file_that_was_not_listed_in_time_is_taken(masks: Path, tmp_path: Path) -> None:
+    """A run stopped between a file and its line continues: the bytes are those that it would write."""
+    out = tmp_path / "out"
+    hand_over(masks, out, "voc")
+    manifest = json.loads((out / "manifest.json").read_text())
+    (out / "manifest.json").write_text(json.dumps({**manifest, "status": "running"}))
+    lines = (out / "items.jsonl").read_bytes()
+    (out / "items.jsonl").write_bytes(b"".join(lines.splitlines(keepends=True)[3:]))
+    hand_over(masks, out, "voc")
+
+    assert (out / "items.jsonl").read_bytes() == lines
+
+
+def test_a_dry_run_says_what_is_there(masks: Path, tmp_path: Path) -> None:
+    """All of it, or nothing where --overwrite would make it anew."""
+    hand_over(masks, tmp_path / "out", "voc")
+    for overwrite, there in ((False, 4), (True, 0)):
+        execution = Execution(dry_run=True, overwrite=overwrite)
+        counts = hand_over(masks, tmp_path / "out", "voc", execution=execution).counts
+        assert counts is not None
+        assert (counts.done, counts.skipped) == (0, there)
 
 
 @pytest.mark.parametrize("failing", range(1, 30, 4))
@@ -289,8 +412,8 @@ def test_the_worst_to_correct(images: Path, tmp_path: Path, share: str, kept: li
 
 
 def test_without_scores_there_is_no_worst(masks: Path, tmp_path: Path) -> None:
-    """Predictions have none; nothing is chosen at random. A share of nothing is refused."""
-    with pytest.raises(RejectedInputError, match="has no scores"):
+    """Masks of earlier versions have none; nothing is chosen at random. A share of nothing is refused."""
+    with pytest.raises(RejectedInputError, match=r"before scores were kept.*Make it again"):
         hand_over(masks, tmp_path / "out", "coco", worst="2")
     with pytest.raises(UsageError, match="--worst is"):
         ExportConfig(to="coco", worst="0")

@@ -142,6 +142,8 @@ def _storage(data: Any) -> Any:
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Any:
     """A torch tensor, as an array: a view of its storage, whose bounds are checked."""
+    if math.prod(size) > len(storage):  # with a stride of 0 one number could be any number of them
+        raise ValueError(f"a tensor of {size} is larger than its storage")
     reach = offset + sum((side - 1) * step for side, step in zip(size, stride, strict=True))
     if offset < 0 or min(*size, *stride, 0) < 0 or (math.prod(size) and reach >= len(storage)):
         raise ValueError(f"a tensor of {size} does not fit its storage")
@@ -180,17 +182,45 @@ _STAND_INS: StandIns = {
 
 def _plain(value: Any) -> Any:
     """`value` with arrays in the place of what stands for them; anything else that is no data is refused."""
-    if isinstance(value, _Array):
-        return _plain(value.value)
-    if isinstance(value, _Object):
-        array = np.empty(len(value.elements), dtype=object)
-        for index, element in enumerate(value.elements):
-            array[index] = _plain(element)
-        return array.reshape(value.shape)
-    if isinstance(value, dict):
-        return {_plain(key): _plain(element) for key, element in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(element) for element in value]
-    if isinstance(value, str | bytes | int | float | complex | np.ndarray | np.generic | None):
-        return value
-    raise ValueError("it holds something that is no data")
+    known: dict[
+        int, tuple[Any, int]
+    ] = {}  # by id: what it is made to, and its elements with all that is in it
+    repeated = 0
+
+    def made(value: Any) -> tuple[Any, int]:
+        nonlocal repeated
+        if isinstance(value, str | bytes | int | float | complex | np.generic | None):
+            return value, 1
+        if id(value) not in known:
+            known[id(value)] = built(value)
+        else:  # made once only, but who goes through it meets it every time
+            repeated += known[id(value)][1]
+            if repeated > 10_000_000:
+                raise ValueError("it repeats the same objects too often")
+        return known[id(value)]
+
+    def built(value: Any) -> tuple[Any, int]:
+        if isinstance(value, np.ndarray):
+            return value, 1 + value.size
+        if isinstance(value, _Array):
+            return made(value.value)
+        if isinstance(value, dict):
+            pairs = [(made(key), made(element)) for key, element in value.items()]
+            return {key[0]: element[0] for key, element in pairs}, 1 + sum(
+                key[1] + element[1] for key, element in pairs
+            )
+        if not isinstance(value, _Object | list | tuple | set | frozenset):
+            raise ValueError("it holds something that is no data")
+        parts = [made(element) for element in (value.elements if isinstance(value, _Object) else value)]
+        size = 1 + sum(part[1] for part in parts)
+        plain = [part[0] for part in parts]
+        return (_filled(plain, value.shape) if isinstance(value, _Object) else plain), size
+
+    return made(value)[0]
+
+
+def _filled(elements: list[Any], shape: tuple[int, ...]) -> Any:
+    array = np.empty(len(elements), dtype=object)
+    for index, element in enumerate(elements):
+        array[index] = element
+    return array.reshape(shape)

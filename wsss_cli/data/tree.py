@@ -2,6 +2,7 @@
 
 Unlike `data.run`, an item is a file of that layout, under its own path, and which ones there are is known only at the
 end. A rerun makes all of them again in memory, writes those that differ, and removes those that are no longer made.
+A file that it did not write, or that a person has changed since, is never written over.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from wsss_cli.data import journal as journals
 from wsss_cli.data import manifest as manifests
 from wsss_cli.data.clearing import LOCK, clear, refuse_links
 from wsss_cli.data.files import (
+    TEMPORARY_PREFIX,
     append_line,
     is_whole,
     json_bytes,
@@ -36,6 +38,7 @@ from wsss_cli.reporter import Reporter
 from wsss_cli.text import show
 
 _ROOT = ""  # the files lie beside the manifest, where the other tool looks for them
+_EMPTY = "Pass an empty or a new folder with --out."
 _OWN_NAMES = (manifests.NAME, LOCK, journals.NAME)
 
 
@@ -62,13 +65,18 @@ class Tree:
         self._head = {**manifests.plain(head), "root": _ROOT}
         self._old: dict[str, Any] | None = None
         self._before, self._now = Journal(), Journal()  # on the disk, and made by this run
+        self._changed: dict[str, Item] = {}  # of an interrupted run: other bytes than the list says
         self._begun = False
+        self._image = ""  # whose files are being written, "" for files of all images
+        self._with_files: set[str] = set()  # images that have files of their own
+        self._touched: set[str] = set()  # images of which this run wrote a file
         self._lock: int | None = None
         self._folders: set[Path] = set()
         self._started = manifests.now()
         manifests.refuse_overlap(out, inputs)
 
     def __enter__(self) -> Self:
+        self._refuse_strangers()
         if self._execution.dry_run:
             if not self._execution.overwrite:
                 self._resume()
@@ -107,10 +115,19 @@ class Tree:
 
     @property
     def counts(self) -> Counts:
-        """How many images are done; where no file had to be written they were all there before."""
-        failed = len(self._now.failed)
-        good = 0 if self._execution.dry_run else len(self.ids) - failed
-        return Counts(len(self.ids), *((good, failed, 0) if self._begun else (0, failed, good)))
+        """How many images are done: those of which a file was written; of the others all was there before."""
+        total, failed = len(self.ids), len(self._now.failed)
+        if self._execution.dry_run:
+            return Counts(total, 0, 0, total if self.complete else 0)
+        if self._with_files:
+            done = len(self._touched - self._now.failed.keys())
+        else:  # all images share the files, as in one JSON
+            done = total - failed if self._begun else 0
+        return Counts(total, done, failed, total - failed - done)
+
+    def image(self, id: str) -> None:  # noqa: A002 - the contract's word
+        """Say whose files are written from now on; "" for those of all images."""
+        self._image = id
 
     @property
     def failures(self) -> dict[str, str]:
@@ -132,16 +149,28 @@ class Tree:
             raise ValueError(f"{record.path!r} cannot be the path of a file of an export")
         if record.id in self._now.done:
             raise ValueError(f"{record.path!r} is written twice")
+        if self._image:
+            self._with_files.add(self._image)
         if self._before.done.get(record.id) != record:
             self._begin()
-            path = self.out / record.path
-            self._check_folder(path)
-            if target is None:
-                write_atomic(path, payload)
-            else:
-                link_atomic(path, target)
+            self._put(record, payload, target)
             append_line(self.out / journals.NAME, journals.line(record))
+            self._touched.update([self._image] if self._image else [])
         self._now.add(record)
+
+    def _put(self, record: Item, payload: bytes, target: Path | None) -> None:
+        path = self.out / record.path
+        self._check_folder(path)
+        if record.id not in self._before.done and os.path.lexists(path):
+            if self._is_whole(record):  # an interrupted run wrote it and had no time to list it
+                return
+            if record.id in self._changed:
+                raise _changed_since([self._changed[record.id]])
+            raise OutputMismatchError(f"{show(path)} is no file of this export. Move it away. {_EMPTY}")
+        if target is None:
+            write_atomic(path, payload)
+        else:
+            link_atomic(path, target)
 
     def fail(self, id: str, error: ItemError) -> None:  # noqa: A002 - the contract's word
         """Record that an image cannot be exported; TooManyFailuresError once --max-failures is passed."""
@@ -152,24 +181,45 @@ class Tree:
                 " Mend them, or raise --max-failures; the same command continues."
             )
 
+    def _refuse_strangers(self) -> None:
+        """OutputMismatchError if the folder holds files and no list that says which of them are ours."""
+        try:
+            if manifests.read_manifest(self.out, OutputMismatchError) is not None:
+                return
+        except OutputMismatchError as error:
+            if not self._execution.overwrite:
+                raise
+            # What it replaced could be a stranger's, and what lies beside it too.
+            raise OutputMismatchError(
+                f"{str(error).removesuffix(manifests.REMEDY).strip()} {_EMPTY}"
+            ) from None
+        for parent, _, names in os.walk(self.out):
+            found = [n for n in sorted(names) if n != LOCK and not n.startswith(TEMPORARY_PREFIX)]
+            if found:
+                path = show(Path(parent, found[0]).relative_to(self.out))
+                raise OutputMismatchError(
+                    f"{show(self.out)} holds files that are no export: {path}. {_EMPTY}"
+                )
+
     def _resume(self) -> None:
         old = manifests.read_manifest(self.out, OutputMismatchError)
         if old is None:
-            if (self.out / journals.NAME).exists():
-                raise OutputMismatchError(
-                    f"{show(self.out)} holds items but no manifest.json. {manifests.REMEDY}"
-                )
             return
         for note in manifests.compare(self.out, old, self._manifest("running", self._now)):
             self._reporter.note(show(note))
         self._before = manifests.read_whole_journal(self.out, old)
         damaged = [item for item in self._before.done.values() if not self._is_whole(item)]
+        there = [item for item in damaged if os.path.lexists(self.out / item.path)]
+        if there and old["status"] != "running":
+            raise _changed_since(there)
+        # A run that was stopped may have written a file anew and not have listed it: its bytes will tell.
+        self._changed = {item.id: item for item in there}
         for item in damaged:
             del self._before.done[item.id]
-        if damaged:
-            first = f"'{show(damaged[0].path)}'"
+        if len(damaged) > len(there):
+            first = next(item.path for item in damaged if item.id not in self._changed)
             self._reporter.note(
-                f"{len(damaged)} files are missing or damaged and are redone, first: {first}."
+                f"{len(damaged) - len(there)} files are missing and are redone, first: '{show(first)}'."
             )
         self._old = {**old, "status": "running"} if damaged else old
         if self._before.torn and not self._execution.dry_run:
@@ -196,6 +246,9 @@ class Tree:
             self._folders.add(path.parent)
 
     def _finish(self) -> None:
+        lost = [item for id_, item in self._changed.items() if id_ not in self._now.done]
+        if lost:
+            raise _changed_since(lost)
         stale = [item for id_, item in self._before.done.items() if id_ not in self._now.done]
         if stale or self._now.payload() != self._before.payload():
             self._begin()
@@ -226,3 +279,11 @@ class Tree:
     def _unlock(self) -> None:
         unlock(self.out / LOCK, self._lock)
         self._lock = None
+
+
+def _changed_since(items: Sequence[Item]) -> OutputMismatchError:
+    more = f" (and {len(items) - 1} more)" if len(items) > 1 else ""
+    return OutputMismatchError(
+        f"'{show(items[0].path)}'{more} has changed since it was written. "
+        "Keep a copy elsewhere and remove it, or pass --overwrite."
+    )

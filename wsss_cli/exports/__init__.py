@@ -48,6 +48,10 @@ class Form:
     uses: tuple[str, ...] = ()  # options besides --to
     images: str = "none"  # of --images auto
     image_folder: str = ""  # where the images go, with {split}
+    bare: str = (
+        "any"  # what --images none asks of the ids: "any", "flat" (file names as they are), "never" possible
+    )
+    listed: bool = False  # images stand in a list whose reader drops comments and outer spaces
     most_classes: int = MANY
     names_files: bool = (
         True  # whether image files are named with their suffix, so that the images must be there

@@ -11,6 +11,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from wsss_cli.exports import Dataset, Form, Scene, require_names_without
 from wsss_cli.exports.pictures import coloured
 from wsss_cli.ops.regions import regions
 
-FORM = Form(uses=("do_not_know", "per"), names_files=False)
+FORM = Form(uses=("do_not_know", "per"), names_files=False, listed=True)
 UNKNOWN = "ignore"
 _MOST_REGIONS = 255  # colours that instances can have
 
@@ -48,8 +49,13 @@ def export(dataset: Dataset, scenes: Iterable[Scene]) -> Iterator[tuple[str, byt
             lines.append(f"{name}:{','.join(map(str, dataset.colours[value].tolist()))}::\n")
         _add(archive, "labelmap.txt", "".join(lines).encode())
     yield "annotations.zip", buffer.getvalue()
-    raw = [{"name": name, "color": "#" + dataset.colours[value].tobytes().hex()} for value, name in labels]
+    raw = [_label(name, dataset.colours[value]) for value, name in labels]
     yield "labels.json", (json.dumps(raw, indent=2) + "\n").encode()
+
+
+def _label(name: str, colour: NDArray[np.uint8]) -> dict[str, Any]:
+    """What CVAT's raw editor takes for a label: it insists on a list of attributes."""
+    return {"name": name, "color": "#" + colour.tobytes().hex(), "type": "any", "attributes": []}
 
 
 def _add(archive: zipfile.ZipFile, name: str, payload: bytes) -> None:

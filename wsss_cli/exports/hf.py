@@ -14,7 +14,7 @@ import numpy as np
 from wsss_cli.exports import MOST_8_BIT, Dataset, Form, Scene
 from wsss_cli.exports.pictures import gray, indexed
 
-FORM = Form(uses=("images", "split"), images="copy", image_folder="{split}/images")
+FORM = Form(uses=("images", "split"), images="copy", image_folder="{split}/images", bare="never")
 
 
 def export(dataset: Dataset, scenes: Iterable[Scene]) -> Iterator[tuple[str, bytes]]:

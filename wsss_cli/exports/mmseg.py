@@ -12,7 +12,13 @@ from pathlib import PurePosixPath
 from wsss_cli.exports import MOST_8_BIT, Dataset, Form, Scene
 from wsss_cli.exports.pictures import indexed
 
-FORM = Form(uses=("images", "split"), images="copy", image_folder="img_dir/{split}", most_classes=MOST_8_BIT)
+FORM = Form(
+    uses=("images", "split"),
+    images="copy",
+    image_folder="img_dir/{split}",
+    bare="flat",
+    most_classes=MOST_8_BIT,
+)
 _TEMPLATE = """# Use it as a _base_ of your own configuration: it has the data set, not the model.
 # data_root is relative to where training starts.
 data_root = '.'
@@ -46,13 +52,22 @@ def export(dataset: Dataset, scenes: Iterable[Scene]) -> Iterator[tuple[str, byt
         suffix = PurePosixPath(scene.file).suffix
         listed.setdefault(suffix, []).append(scene.name)
         yield f"ann_dir/{split}/{scene.name}.png", indexed(scene.labels, dataset)
-    lists = {
-        suffix: f"{split}.txt" if len(listed) == 1 else f"{split}_{suffix.removeprefix('.')}.txt"
-        for suffix in sorted(listed)
-    }
+    lists = _list_names(split, sorted(listed))
     for suffix, name in lists.items():
         yield name, "".join(f"{image}\n" for image in listed[suffix]).encode()
     yield "dataset.py", _configuration(dataset, lists).encode()
+
+
+def _list_names(split: str, suffixes: list[str]) -> dict[str, str]:
+    """Suffix -> its list; no two names differ in upper and lower case only, which are one file on some disks."""
+    if len(suffixes) == 1:
+        return {suffixes[0]: f"{split}.txt"}
+    names: dict[str, str] = {}
+    for suffix in suffixes:
+        name = f"{split}_{suffix.removeprefix('.').lower()}"
+        number = sum(other.lower() == suffix.lower() for other in names)
+        names[suffix] = f"{name}_{number + 1}.txt" if number else f"{name}.txt"
+    return names
 
 
 def _configuration(dataset: Dataset, lists: dict[str, str]) -> str:

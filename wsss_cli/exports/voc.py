@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator
 from wsss_cli.exports import MOST_8_BIT, Dataset, Form, Scene, require_names_without
 from wsss_cli.exports.pictures import indexed
 
-FORM = Form(uses=("images", "split"), images="copy", image_folder="JPEGImages", most_classes=MOST_8_BIT)
+FORM = Form(
+    uses=("images", "split"), images="copy", image_folder="JPEGImages", bare="flat", most_classes=MOST_8_BIT
+)
 VOID = "ignored"  # the name that Datumaro has for VOC's void
 
 

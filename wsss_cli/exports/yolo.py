@@ -14,7 +14,7 @@ from wsss_cli.exports import Dataset, Form, Scene
 from wsss_cli.ops.polygons import polygon
 from wsss_cli.ops.regions import Region, regions
 
-FORM = Form(uses=("images", "split"), images="copy", image_folder="images/{split}")
+FORM = Form(uses=("images", "split"), images="copy", image_folder="images/{split}", bare="flat")
 
 
 def export(dataset: Dataset, scenes: Iterable[Scene]) -> Iterator[tuple[str, bytes]]:
@@ -26,7 +26,7 @@ def export(dataset: Dataset, scenes: Iterable[Scene]) -> Iterator[tuple[str, byt
         yield f"labels/{split}/{scene.name}.txt", "".join(lines).encode()
     text = [
         f"train: images/{split}\n",
-        f"val: images/{split}  # put your validation images here\n",
+        f"val: images/{split}  # the training images: Ultralytics asks for val, and an export is one split\n",
         "names:\n",
     ]
     text += [f"  {value - 1}: {json.dumps(name)}\n" for value, name in dataset.named]  # a JSON string is YAML

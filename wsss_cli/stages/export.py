@@ -49,6 +49,7 @@ def run(
     folder = _folder(masks, exporter.FORM, config)
     ids = select(sorted({*folder.items, *folder.failures}), listing, limit, str(masks))
     ids = _worst(folder, ids, config.worst)
+    _check_names(ids, exporter.FORM, config)
     images = _images(folder, exporter.FORM, config)
     made_of = sha256("\n".join([folder.fingerprint, *ids]).encode())
     tree = Tree(
@@ -60,7 +61,7 @@ def run(
     with tree:
         if not execution.dry_run and not tree.complete:
             dataset = Dataset(folder.classes, ignore, palette(ignore + 1), config)
-            source = _Source(folder, images, exporter.FORM.image_folder.format(split=config.split), config)
+            source = _Source(folder, images, exporter.FORM, config)
             reporter.start("export", len(ids))
             for path, payload in exporter.export(dataset, _scenes(tree, source, ids, reporter)):
                 tree.write(path, payload)
@@ -91,11 +92,28 @@ def _worst(folder: StageFolder, ids: list[str], share: str) -> list[str]:
         return ids
     scores = {id_: folder.items[id_].facts.get("score") for id_ in able}
     if None in scores.values():
-        raise RejectedInputError(
-            f"{show(folder.path)} has no scores, so --worst cannot choose. Pass a folder of 'wsss pseudo-labels'."
-        )
+        old = folder.stage == "pseudo-labels"
+        why = "was made before scores were kept" if old else "has no scores"
+        remedy = "Make it again." if old else "Pass a folder of 'wsss pseudo-labels'."
+        raise RejectedInputError(f"{show(folder.path)} {why}, so --worst cannot choose. {remedy}")
     lowest = sorted(able, key=lambda id_: (scores[id_], id_))[: max(1, count)]
     return sorted(lowest)
+
+
+def _check_names(ids: list[str], form: Form, config: ExportConfig) -> None:
+    """UsageError if images that are not exported would not be found by the names that stand in the files."""
+    if config.images != "none" or form.bare == "any":
+        return
+    remedy = "Pass --images copy or link."
+    require(
+        form.bare != "never", f"{config.to} is a table of image files, so --images none is none. {remedy}"
+    )
+    other = next((id_ for id_ in ids if "%" in id_ or flat_name(id_) != id_), None)
+    require(
+        other is None,
+        f"{config.to} finds an image by the name of its mask, and that of '{show(other or '')}' is not the image's own "
+        f"(folders, or characters that are encoded), so --images none would not find it. {remedy}",
+    )
 
 
 def _folder(path: Path, form: Form, config: ExportConfig) -> StageFolder:
@@ -128,7 +146,7 @@ class _Source:
 
     folder: StageFolder
     images: Mapping[str, Path]
-    image_folder: str  # in the export
+    form: Form
     config: ExportConfig
 
     def scene(self, id_: str, tree: Tree) -> Scene:
@@ -143,7 +161,14 @@ class _Source:
         suffix, image = self._image(id_, size, tree)
         score = self.folder.items[id_].facts.get("score")
         score = float(score) if isinstance(score, int | float) else None
-        return Scene(id_, flat_name(id_), suffix, image, size, mask=mask, score=score)
+        scene = Scene(id_, flat_name(id_), suffix, image, size, mask=mask, score=score)
+        if self.form.listed and (scene.stem.startswith("#") or scene.stem != scene.stem.strip()):
+            raise ItemError(
+                "unfit-name",
+                f"'{show(scene.stem)}' begins with '#' or has outer spaces: {self.config.to} would pass it over. "
+                "Rename the image.",
+            )
+        return scene
 
     def _image(self, id_: str, size: tuple[int, int], tree: Tree) -> tuple[str, str | None]:
         """The suffix of the image's file, and the name of the exported image."""
@@ -155,11 +180,11 @@ class _Source:
         if self.config.images == "none":
             return path.suffix, None
         copy = image_copy(path, self.folder.items[id_].inputs.get("image"), size)
-        name = flat_name(id_) + copy.suffix
+        below, name = self.form.image_folder.format(split=self.config.split), flat_name(id_) + copy.suffix
         if self.config.images == "link" and copy.same:
-            tree.link(f"{self.image_folder}/{name}", path.absolute())
+            tree.link(f"{below}/{name}", path.absolute())
         else:
-            tree.write(f"{self.image_folder}/{name}", copy.payload)
+            tree.write(f"{below}/{name}", copy.payload)
         return copy.suffix, name
 
 
@@ -174,6 +199,7 @@ def _maps(payload: bytes, classes: int) -> tuple[Maps, tuple[int, int]]:
 
 def _scenes(tree: Tree, source: _Source, ids: list[str], reporter: Reporter) -> Iterator[Scene]:
     for id_ in ids:
+        tree.image(id_)
         try:
             scene = source.scene(id_, tree)
         except ItemError as error:
@@ -181,3 +207,4 @@ def _scenes(tree: Tree, source: _Source, ids: list[str], reporter: Reporter) -> 
         else:
             yield scene
         reporter.advance()
+    tree.image("")
