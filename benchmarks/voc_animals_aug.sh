@@ -4,7 +4,7 @@
 set -euo pipefail
 aug=$1 data=$2 weights=$3 out=$4
 
-wsss train-cls "$aug/images" --labels "$aug/labels.csv" --weights "$weights" --epochs 6 --warmup-epochs 0.3 --restart-epochs 0 --set affinity_weight=0.1 --set cls_epochs=4 -o "$out/cls"
+wsss train-cls "$aug/images" --labels "$aug/labels.csv" --weights "$weights" --epochs 6 --warmup-epochs 0.3 --restart-epochs 0 --set deep_layers=7,12 --set affinity_weight=0.1 --set cls_epochs=4 -o "$out/cls"
 wsss cams "$out/cls/ckpt.pt" "$aug/images" --labels "$aug/labels.csv" --no-flip -o "$out/cams"
 wsss crf "$out/cams" -o "$out/crf"
 wsss pseudo-labels "$out/crf" -o "$out/pseudo-labels"
