@@ -17,7 +17,7 @@ from wsss_cli.config import item_limit
 from wsss_cli.data.files import parse_json, read_regular_file, sha256
 from wsss_cli.data.journal import ITEMS, Journal, ids_fingerprint, read_journal
 from wsss_cli.data.journal import NAME as JOURNAL
-from wsss_cli.errors import OutputMismatchError, UsageError, WsssError
+from wsss_cli.errors import OutputMismatchError, TooManyFailuresError, UsageError, WsssError
 from wsss_cli.text import show
 
 NAME = "manifest.json"
@@ -219,6 +219,14 @@ def refuse_overlap(out: Path, inputs: Mapping[str, Any]) -> None:
 def failure_limit(text: str, total: int) -> int | None:
     """How many failed items --max-failures allows: "" no bound, "12", or "5%" of `total` (UsageError)."""
     return item_limit("--max-failures", text, total)
+
+
+def too_many(failed: int, total: int, id_: str, error: Exception) -> TooManyFailuresError:
+    """The error that ends a run once `failure_limit` is passed."""
+    return TooManyFailuresError(
+        f"{failed} of {total} items failed, last '{show(id_)}': {error}"
+        " Mend them, or raise --max-failures; the same command continues."
+    )
 
 
 def plain(value: Any) -> Any:

@@ -27,7 +27,7 @@ from wsss_cli.data.files import (
 )
 from wsss_cli.data.folder import StageFolder, read_item, read_run
 from wsss_cli.data.journal import Failure, Item, Journal
-from wsss_cli.errors import ItemError, OutputMismatchError, TooManyFailuresError
+from wsss_cli.errors import ItemError, OutputMismatchError
 from wsss_cli.reporter import Reporter
 from wsss_cli.text import show
 
@@ -169,10 +169,7 @@ class Run:
         self._check_folder(path)
         remove(path)  # an older result would look like this one's
         if self._limit is not None and len(self._failed_now) > self._limit:
-            raise TooManyFailuresError(
-                f"{len(self._failed_now)} of {len(self.ids)} items failed, last '{show(id)}': {error}"
-                " Mend them, or raise --max-failures; the same command continues."
-            )
+            raise manifests.too_many(len(self._failed_now), len(self.ids), id, error)
 
     def extra(self, name: str, payload: bytes) -> None:
         """Write a whole file beside the items (classes.txt, ckpt.pt); unchanged bytes are left alone."""

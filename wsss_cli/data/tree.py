@@ -33,7 +33,7 @@ from wsss_cli.data.files import (
 )
 from wsss_cli.data.journal import Failure, Item, Journal
 from wsss_cli.data.run import Counts
-from wsss_cli.errors import ItemError, OutputMismatchError, TooManyFailuresError
+from wsss_cli.errors import ItemError, OutputMismatchError
 from wsss_cli.reporter import Reporter
 from wsss_cli.text import show
 
@@ -176,10 +176,7 @@ class Tree:
         """Record that an image cannot be exported; TooManyFailuresError once --max-failures is passed."""
         self._now.failed[id] = Failure(id, error.reason, str(error))
         if self._limit is not None and len(self._now.failed) > self._limit:
-            raise TooManyFailuresError(
-                f"{len(self._now.failed)} of {len(self.ids)} items failed, last '{show(id)}': {error}"
-                " Mend them, or raise --max-failures; the same command continues."
-            )
+            raise manifests.too_many(len(self._now.failed), len(self.ids), id, error)
 
     def _refuse_strangers(self) -> None:
         """OutputMismatchError if the folder holds files and no list that says which of them are ours."""

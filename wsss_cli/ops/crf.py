@@ -7,7 +7,8 @@ fraction of a second.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,11 @@ class Pairwise:
     bilateral_sxy: float
     bilateral_srgb: float
     bilateral_compat: float
+
+    @classmethod
+    def of(cls, settings: Any) -> Self:
+        """The kernels among settings that name them as this does."""
+        return cls(**{kernel.name: getattr(settings, kernel.name) for kernel in fields(cls)})
 
 
 def background_power(maps: Float, alpha: float) -> Float:

@@ -178,7 +178,7 @@ def refine(work: Work | ItemError) -> Refined:
     maps = upsample(cam)
     start = _start(maps, work.config, work.threshold)
     try:
-        marginals = ops.marginals(image, start, _pairwise(work.config), work.config.iterations)
+        marginals = ops.marginals(image, start, ops.Pairwise.of(work.config), work.config.iterations)
     except ValueError as error:
         raise ItemError("crf-failed", f"The CRF refused '{show(work.image)}': {error}.") from None
     regions = region_scores(maps, start.argmax(axis=0), marginals.argmax(axis=0))
@@ -192,13 +192,3 @@ def _start(maps: NDArray[np.float32], config: CrfConfig, threshold: float) -> ND
     if config.background == "label":
         return ops.background_label(maps, threshold, config.certainty)
     return ops.background_logistic(maps, threshold, config.temperature)
-
-
-def _pairwise(config: CrfConfig) -> ops.Pairwise:
-    return ops.Pairwise(
-        gaussian_sxy=config.gaussian_sxy,
-        gaussian_compat=config.gaussian_compat,
-        bilateral_sxy=config.bilateral_sxy,
-        bilateral_srgb=config.bilateral_srgb,
-        bilateral_compat=config.bilateral_compat,
-    )

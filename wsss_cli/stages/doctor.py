@@ -173,9 +173,7 @@ def _crf_speed(found: Diagnosis) -> float:
     side, crf = 256, CrfConfig()
     ramp = np.linspace(0, 255, side, dtype=np.uint8)  # noise would take ten times as long as a photograph
     image = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], ramp[::-1, None]), axis=2)
-    pairwise = Pairwise(
-        crf.gaussian_sxy, crf.gaussian_compat, crf.bilateral_sxy, crf.bilateral_srgb, crf.bilateral_compat
-    )
+    pairwise = Pairwise.of(crf)
     work = CrfWork(image, np.full((2, side, side), 0.5, np.float16), pairwise, crf.iterations)
     times = [time.perf_counter()]
     for _, result in run_isolated("wsss_cli.ops.crf_mask:refine", [("1", work), ("2", work)], workers=1):

@@ -152,9 +152,7 @@ def _refined(
 ) -> Iterator[_Look | ItemError]:
     """The looks with the CRF's marginals as probabilities; the CRF runs in workers, which it may crash."""
     crf: CrfConfig = resolve(CrfConfig(), CRF_PRESETS[config.crf_preset], ())
-    pairwise = Pairwise(
-        crf.gaussian_sxy, crf.gaussian_compat, crf.bilateral_sxy, crf.bilateral_srgb, crf.bilateral_compat
-    )
+    pairwise = Pairwise.of(crf)
     waiting: dict[str, _Look | ItemError] = {}
 
     def work() -> Iterator[tuple[str, CrfWork | ItemError]]:

@@ -177,10 +177,6 @@ class _Looks:
     truths: dict[str, Path]
     iou: dict[str, float]
 
-    @property
-    def titles(self) -> list[str]:
-        return ["image", *(["truth"] if self.truths else []), *(folder.path.name for folder in self.folders)]
-
 
 def _cards(made: Sequence[StageFolder], truth: Path | None, count: int, reporter: Reporter) -> list[Card]:
     seen = [folder for folder in made if folder.stage in (*MAPS, *MASKS)]

@@ -71,9 +71,7 @@ def _label_inputs(task: Task, id_: str, high: float, low: float) -> dict[str, st
 def _label_work(
     task: Task, todo: Sequence[str], high: float, low: float, crf: CrfConfig
 ) -> Iterator[tuple[str, LabelWork | ItemError]]:
-    pairwise = Pairwise(
-        crf.gaussian_sxy, crf.gaussian_compat, crf.bilateral_sxy, crf.bilateral_srgb, crf.bilateral_compat
-    )
+    pairwise = Pairwise.of(crf)
     ignore = ignore_value(len(task.pairs.folder.classes))
     for id_ in todo:
         try:
