@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from wsss_cli.data.cams import decode_cam, upsample
 from wsss_cli.data.folder import StageFolder, read_item
-from wsss_cli.data.images import read_image
+from wsss_cli.data.image_folder import ImageFolder
 from wsss_cli.data.masks import decode_mask, overlay, overlay_maps, read_mask
 from wsss_cli.errors import ItemError
 from wsss_cli.text import show
@@ -22,10 +22,10 @@ MASKS = ("pseudo-labels", "predict")
 
 
 def tiles(
-    folders: Sequence[StageFolder], id_: str, image_path: Path, truth_path: Path | None
+    folders: Sequence[StageFolder], id_: str, images: ImageFolder, truth_path: Path | None
 ) -> list[Picture]:
     """The image (H, W, 3), its truth if there is one, and what each folder of maps or masks has (ItemError)."""
-    image, _ = read_image(image_path)
+    image, _ = images.read(id_)
     found = [image]
     if truth_path is not None:
         found.append(_over(image, read_mask(truth_path, len(folders[0].classes)), id_))

@@ -9,6 +9,7 @@ import numpy as np
 
 from wsss_cli.data.files import is_whole, sha256, write_atomic
 from wsss_cli.data.folder import StageFolder, read_run
+from wsss_cli.data.image_folder import ImageFolder, images_of
 from wsss_cli.data.masks import encode_png
 from wsss_cli.data.samples import find_images, id_of
 from wsss_cli.data.tiles import MAPS, MASKS, Picture, at_height, tiles
@@ -27,12 +28,12 @@ def run(
     Pictures are `height` pixels high. Unreadable results are left out; an unchanged file stays untouched.
     """
     made = [read_run(folder, *MAPS, *MASKS) for folder in folders]
-    images, truths = _images(made[0]), _paths(truth) if truth else None
+    images, truths = images_of(made[0], "results"), _paths(truth) if truth else None
     common = [id_ for id_ in made[0].items if all(id_ in folder.items for folder in made)]
     lines = []
     for id_ in _spread([id_ for id_ in common if truths is None or id_ in truths], rows):
         try:
-            lines.append(_line(made, id_, images[id_], truths[id_] if truths else None, height))
+            lines.append(_line(made, id_, images, truths[id_] if truths else None, height))
         except (ItemError, KeyError):
             continue
     if lines:
@@ -44,18 +45,18 @@ def one(
 ) -> None:
     """As `run`, of one image; RejectedInputError if a folder or the truth does not have it, or it cannot be read."""
     made = [read_run(folder, *MAPS, *MASKS) for folder in folders]
-    images, truths = _images(made[0]), _paths(truth) if truth else None
-    id_ = id_ if id_ in images else id_of(id_)  # as it is printed, or as its path is written
+    images, truths = images_of(made[0], "results"), _paths(truth) if truth else None
+    id_ = id_ if id_ in images.paths else id_of(id_)  # as it is printed, or as its path is written
     for folder in made:
         if id_ not in folder.items:
             raise RejectedInputError(
                 f"{show(folder.path)} has no '{show(id_)}'. Its items.jsonl names what it has."
             )
-    for where, known in (("image", images), ("truth", truths)):
+    for where, known in (("image", images.paths), ("truth", truths)):
         if known is not None and id_ not in known:
             raise RejectedInputError(f"There is no {where} of '{show(id_)}'. Put it back or leave it out.")
     try:
-        line = _line(made, id_, images[id_], truths[id_] if truths else None, height)
+        line = _line(made, id_, images, truths[id_] if truths else None, height)
     except ItemError as error:
         raise RejectedInputError(f"'{show(id_)}' cannot be shown: {error}") from error
     _write(out, [line])
@@ -65,10 +66,6 @@ def _write(out: Path, lines: list[list[Picture]]) -> None:
     payload = encode_png(_sheet(lines))
     if not is_whole(out, sha256(payload)):
         write_atomic(out, payload)
-
-
-def _images(folder: StageFolder) -> dict[str, Path]:
-    return _paths(Path(folder.manifest["facts"]["images"]))
 
 
 def _paths(root: Path) -> dict[str, Path]:
@@ -81,9 +78,9 @@ def _spread(ids: list[str], count: int) -> list[str]:
 
 
 def _line(
-    folders: Sequence[StageFolder], id_: str, image: Path, truth: Path | None, height: int
+    folders: Sequence[StageFolder], id_: str, images: ImageFolder, truth: Path | None, height: int
 ) -> list[Picture]:
-    return [at_height(tile, height) for tile in tiles(folders, id_, image, truth)]
+    return [at_height(tile, height) for tile in tiles(folders, id_, images, truth)]
 
 
 def _sheet(lines: list[list[Picture]]) -> Picture:
