@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsss_cli.data.files import sha256
-from wsss_cli.data.images import FORMATS, MAX_PIXELS, open_image, orientation, read_image, read_regular
+from wsss_cli.data.images import (
+    FORMATS,
+    MAX_TILED_PIXELS,
+    most_bytes,
+    open_image,
+    orientation,
+    read_image,
+    read_regular,
+)
 from wsss_cli.data.masks import encode_png
 from wsss_cli.errors import ItemError
 from wsss_cli.text import show
@@ -29,15 +37,15 @@ def image_copy(path: Path, digest: str | None, size: tuple[int, int]) -> Copy:
 
     An image that EXIF turns is written upright, as its mask is: not every reader turns it.
     """
-    payload = read_regular(path)
+    payload = read_regular(path, most_bytes(MAX_TILED_PIXELS))
     if digest is not None and sha256(payload) != digest:
         raise ItemError("image-changed", f"{show(path)} has changed since its mask was made.")
-    image = open_image(payload, show(path), FORMATS, MAX_PIXELS)
+    image = open_image(payload, show(path), FORMATS, MAX_TILED_PIXELS)
     suffix = path.suffix.lower()
     same = suffix in SUFFIXES and orientation(image) in (0, 1)
     found = (image.height, image.width)
     if not same:
-        pixels, _ = read_image(path)
+        pixels, _ = read_image(path, MAX_TILED_PIXELS)
         suffix, payload, found = ".png", encode_png(pixels), pixels.shape[:2]
     if found != size:
         raise ItemError(

@@ -23,7 +23,10 @@ from wsss_cli.text import show
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_PIXELS = 64_000_000
+MAX_TILED_PIXELS = 1_000_000_000  # where work goes by tiles: nothing but the bytes is held whole
+Image.MAX_IMAGE_PIXELS = MAX_TILED_PIXELS  # Pillow's own limit is lower; `open_image` checks every header
 _MAX_BYTES = 1 << 30
+_STRIP = 16_000_000  # pixels converted at a time
 _ORIENTATION_TAG = 0x0112
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 # Formats that Pillow must not even be asked about: an EPS file would start Ghostscript.
@@ -35,7 +38,7 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[NDArray[np.uin
 
     Transparency is put on white, 16-bit gray is scaled, the first frame is taken. Problems are ItemErrors.
     """
-    payload = read_regular(path)
+    payload = read_regular(path, most_bytes(max_pixels))
     image = open_image(payload, show(path), FORMATS, max_pixels)
     return _upright(_rgb(image, show(path)), image), hashlib.sha256(payload).hexdigest()
 
@@ -55,17 +58,25 @@ class ImageFacts:
 
 def describe(path: Path) -> ImageFacts:
     """The facts of an image file, read whole; ItemError as `read_image`."""
-    image = open_image(read_regular(path), show(path), FORMATS, MAX_PIXELS)
+    image = open_image(
+        read_regular(path, most_bytes(MAX_TILED_PIXELS)), show(path), FORMATS, MAX_TILED_PIXELS
+    )
     pixels = _upright(_rgb(image, show(path)), image)
     height, width = pixels.shape[:2]
+    content = hashlib.sha256(repr(pixels.shape).encode())
+    content.update(pixels.data)
     return ImageFacts(
         image.format or "?", image.mode, (height, width), getattr(image, "n_frames", 1),
-        orientation(image) not in (0, 1), int(pixels.max()),
-        hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest(),
+        orientation(image) not in (0, 1), int(pixels.max()), content.hexdigest(),
     )  # fmt: skip
 
 
-def read_regular(path: Path) -> bytes:
+def most_bytes(max_pixels: int) -> int:
+    """How large the file of an image of at most so many pixels may be."""
+    return max(_MAX_BYTES, 4 * max_pixels)
+
+
+def read_regular(path: Path, most: int = _MAX_BYTES) -> bytes:
     """The bytes of a regular file; links that lead nowhere, pipes, folders, empty files are ItemErrors."""
     where = show(path)
     try:
@@ -77,12 +88,10 @@ def read_regular(path: Path) -> bytes:
         os.close(descriptor)
         raise ItemError("not-a-regular-file", f"{where} is not a regular file.")
     with os.fdopen(descriptor, "rb") as file:
-        if state.st_size > _MAX_BYTES:
-            raise ItemError(
-                "file-too-large", f"{where} has {state.st_size:,} bytes; the limit is {_MAX_BYTES:,}."
-            )
+        if state.st_size > most:
+            raise ItemError("file-too-large", f"{where} has {state.st_size:,} bytes; the limit is {most:,}.")
         try:
-            payload = file.read(_MAX_BYTES)
+            payload = file.read(most)
         except OSError as error:
             raise ItemError("unreadable", f"Cannot read {where}: {error.strerror}.") from None
     if not payload:
@@ -123,7 +132,10 @@ def open_image(payload: bytes, where: str, formats: tuple[str, ...], max_pixels:
 
 
 def _too_large(where: str, pixels: int) -> str:
-    return f"{where}: image-too-large {pixels} px. Shrink it."
+    way = "Shrink it" + (
+        "." if pixels > MAX_TILED_PIXELS else ", or pass --tile 512 to 'wsss cams' or 'wsss predict'."
+    )
+    return f"{where}: image-too-large {pixels} px. {way}"
 
 
 def _unidentified(payload: bytes, where: str, formats: Sequence[str]) -> ItemError:
@@ -141,7 +153,8 @@ def _load(image: Image.Image, where: str) -> None:
     try:
         image.load()
     except MemoryError:
-        raise ItemError("image-too-large", _too_large(where, image.width * image.height)) from None
+        text = f"{where}: image-too-large {image.width * image.height} px for the memory here. Shrink it."
+        raise ItemError("image-too-large", text) from None
     except Exception as error:  # OSError, ValueError, SyntaxError, struct.error ... all mean a broken file
         text = str(error)
         reason = "image-truncated" if "truncated" in text.lower() else "image-corrupt"
@@ -162,11 +175,21 @@ def _rgb(image: Image.Image, where: str) -> NDArray[np.uint8]:
         try:
             if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
                 image = _on_white(image.convert("RGBA"))
-            return np.array(image.convert("RGB"))
+            return _by_strips(image)
         except Exception as error:
             raise ItemError(
                 "unsupported-mode", f"{where}: unsupported-mode {image.mode}: {show(str(error))}."
             ) from None
+
+
+def _by_strips(image: Image.Image) -> NDArray[np.uint8]:
+    """As `np.array(image.convert("RGB"))`, which for a moment holds four copies of a large image."""
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    step = max(1, _STRIP // image.width)
+    for top in range(0, image.height, step):
+        bottom = min(image.height, top + step)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)).convert("RGB"))
+    return pixels
 
 
 def _on_white(image: Image.Image) -> Image.Image:
