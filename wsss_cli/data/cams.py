@@ -20,9 +20,10 @@ _FIELDS = {"maps": "float16", "classes": "int64", "size": "int64", "scores": "fl
 _MAX_BYTES = 4 << 30
 _MAX_PIXELS = MAX_TILED_PIXELS
 WHOLE = 16_000_000  # pixels; of larger images no map is held at full size
-EVERY = slice(None)
 _ROOM = 1 << 20  # for all but the maps
 _ROUNDING = 1e-3  # float16 and resampling may leave [0, 1] by this much
+
+Places = NDArray[np.intp] | slice | None  # of an axis; None: all
 
 
 @dataclass(frozen=True)
@@ -145,15 +146,16 @@ def every_map(folder: StageFolder) -> Iterator[NDArray[np.float32]]:
             continue
 
 
-def upsample(cam: Cam, of: slice = EVERY) -> NDArray[np.float32]:
+def upsample(cam: Cam, rows: Places = None, columns: Places = None) -> NDArray[np.float32]:
     """The maps at the image's size, (K, H, W): bilinear between pixel centres (align_corners=False).
 
-    With `of`, these rows of it alone.
+    With `rows` and `columns` only there, (K, rows, columns), as if they were picked from the whole.
     """
-    top, bottom, down = (taps[of] for taps in _taps(cam.maps.shape[1], cam.size[0]))
-    rows: NDArray[np.float32] = cam.maps[:, top] * (1 - down)[:, None] + cam.maps[:, bottom] * down[:, None]
-    left, right, along = _taps(cam.maps.shape[2], cam.size[1])
-    result: NDArray[np.float32] = rows[:, :, left] * (1 - along) + rows[:, :, right] * along
+    top, bottom, down = (tap if rows is None else tap[rows] for tap in _taps(cam.maps.shape[1], cam.size[0]))
+    lines: NDArray[np.float32] = cam.maps[:, top] * (1 - down)[:, None] + cam.maps[:, bottom] * down[:, None]
+    taps = _taps(cam.maps.shape[2], cam.size[1])
+    left, right, along = (tap if columns is None else tap[columns] for tap in taps)
+    result: NDArray[np.float32] = lines[:, :, left] * (1 - along) + lines[:, :, right] * along
     return result
 
 
