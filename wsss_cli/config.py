@@ -18,6 +18,7 @@ from typing import Any
 from wsss_cli.errors import UsageError
 from wsss_cli.registry import require_choice, unknown
 
+SMALLEST_TILE = 64  # pixels
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
@@ -38,6 +39,14 @@ def require(condition: bool, sentence: str) -> None:
     """Raise `UsageError(sentence)` unless the condition holds."""
     if not condition:
         raise UsageError(sentence)
+
+
+def require_tile(tile: int) -> None:
+    """Raise `UsageError` unless --tile is 0 or a side that networks can look at."""
+    require(
+        tile == 0 or SMALLEST_TILE <= tile <= 1 << 16,
+        f"--tile is {tile}; it must be at least {SMALLEST_TILE}, or 0.",
+    )
 
 
 def item_limit(option: str, text: str, total: int) -> int | None:
@@ -164,6 +173,7 @@ class CamsConfig:
     max_side: int = (
         1024  # larger images are shrunk to it first; 0: never (attention grows with the 4th power of it)
     )
+    tile: int = 0  # side of the overlapping tiles that images are looked at by, without --max-side; 0: whole
     tag_threshold: float = 0.5
     precision: str = "auto"
     options: tuple[str, ...] = ()
@@ -175,6 +185,7 @@ class CamsConfig:
         )
         require(self.stride >= 1, f"--stride is {self.stride}; it must be at least 1.")
         require(self.max_side >= 0, f"--max-side is {self.max_side}; it must not be negative.")
+        require_tile(self.tile)
         require(
             0 <= self.tag_threshold <= 1, f"--tag-threshold is {self.tag_threshold}; it must lie in [0, 1]."
         )
@@ -355,6 +366,7 @@ class PredictConfig:
     scales: tuple[float, ...] = (1.0,)
     flip: bool = True
     max_side: int = 0  # larger images are shrunk to it first; 0: as in the training
+    tile: int = 0  # side of the overlapping tiles that images are looked at by, without max_side; 0: whole
     tag_weight: float = 1.0  # of the tags that the network sees in the whole image; 0: pixels alone decide
     crf: bool = False
     crf_preset: str = "deeplab"
@@ -369,6 +381,7 @@ class PredictConfig:
             self.max_side == 0 or self.max_side >= 32,
             f"--max-side is {self.max_side}; it must be at least 32, or 0.",
         )
+        require_tile(self.tile)
         require(
             0 <= self.tag_weight <= 100,
             f"--tag-weight is {self.tag_weight}; it must lie between 0 and 100.",

@@ -50,6 +50,16 @@ def test_log_gets_a_line_every_30_seconds_and_a_last_one() -> None:
     ]
 
 
+def test_log_tells_of_the_first_item_while_it_is_worked_on() -> None:
+    """Figures of an item that takes minutes are shown, without a rate before one is done."""
+    shown, clock, written = lines()
+    shown.start("images", 2)
+    clock.now += 40
+    shown.advance(0, {"tile": 512, "of": 2704})
+
+    assert written == ["images 0/2 0.0 it/s tile 512 of 2704"]
+
+
 def test_log_shows_figures_and_the_next_count_starts_anew() -> None:
     """A loss stands behind the line; another `start` finishes the count before it."""
     shown, clock, written = lines()

@@ -18,6 +18,7 @@ from PIL import Image
 
 from wsss_cli.data.files import sha256
 from wsss_cli.data.images import read_image
+from wsss_cli.data.limits import MAX_TILED_PIXELS
 from wsss_cli.errors import ItemError
 
 RANDOM = np.random.default_rng(0)
@@ -222,6 +223,26 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
         "dangling": "broken-link",
         "absent": "changed-during-run",
     }
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "1", "CMYK"])
+def test_strips_change_no_pixel(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture converted a few rows at a time is the one converted at once."""
+    payload = encode(NOISE, "TIFF" if mode == "CMYK" else "PNG", mode=mode)
+    whole = read(tmp_path, payload)
+    monkeypatch.setattr("wsss_cli.data.images._STRIP", 5 * NOISE.shape[1])
+
+    assert (read(tmp_path, payload) == whole).all()
+
+
+def test_tiles_are_named_where_they_help(tmp_path: Path) -> None:
+    """A picture between the limits is refused with the way that takes it; beyond both there is none."""
+    with pytest.raises(ItemError, match="Shrink it, or pass --tile 512"):
+        read(tmp_path, png_header(20_000, 20_000))
+    with pytest.raises(ItemError, match=r"Shrink it\.$"):
+        read(tmp_path, png_header(40_000, 40_000), max_pixels=MAX_TILED_PIXELS)
+    with pytest.raises(ItemError, match=r"truncated|corrupt"):
+        read(tmp_path, png_header(8_001, 8_000), max_pixels=MAX_TILED_PIXELS)
 
 
 def test_names_are_safe_to_print(tmp_path: Path) -> None:

@@ -91,6 +91,16 @@ def test_other_indices_are_refused(values: list[list[int]]) -> None:
         encode_mask(np.array(values), NAMES)
 
 
+def test_every_strip_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A strange id in the last row of a mask that is checked by strips is found."""
+    monkeypatch.setattr("wsss_cli.data.masks._STRIP", 6)
+    mask = np.zeros((7, 3), np.uint8)
+    mask[6, 2] = 9
+
+    with pytest.raises(ItemError, match="class id 9"):
+        encode_mask(mask, ("cat", "dog"))
+
+
 def test_indices_are_checked_when_read() -> None:
     """A mask of another class list is an error; without a class list everything is let in."""
     payload = saved(gray([[0, 21]]))

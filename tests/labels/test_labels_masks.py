@@ -117,12 +117,12 @@ def test_a_journal_cannot_point_elsewhere(tmp_path: Path) -> None:
 
 
 def bomb() -> bytes:
-    """The header of a PNG of 30,000 x 30,000 pixels with nothing in it."""
+    """The header of a PNG of 40,000 x 40,000 pixels with nothing in it."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
-    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", 40_000, 40_000, 8, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
 
 
@@ -133,7 +133,7 @@ def bomb() -> bytes:
         (png(0, 1, kind="RGB"), "x.png has colours \\(RGB\\), not class numbers"),
         (png(0, 1)[:-30], "x.png is no mask"),
         (b"", "x.png is no mask"),
-        (bomb(), "x.png has 900000000 pixels|x.png is no mask: Image size"),
+        (bomb(), "x.png has 1600000000 pixels|x.png is no mask: Image size"),
     ],
 )
 def test_files_that_are_no_masks_are_refused(payload: bytes, said: str, tmp_path: Path) -> None:

@@ -31,6 +31,26 @@ def test_confusion_counts_by_truth_and_prediction() -> None:
     assert metrics.confusion(truth, prediction, 3, 255).tolist() == expected
 
 
+def test_strips_are_counted_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts by strips of rows, and sweeps joined from strips that see other classes, are those of all pixels."""
+    random = np.random.default_rng(0)
+    truth = np.sort(random.integers(0, 4, (20, 7)).astype(np.uint8), axis=0)
+    maps = random.random((2, 20, 7), np.float32)
+    whole = metrics.confusion(truth, truth.T.reshape(20, 7), 4, 3)
+    sweep = metrics.sweep_counts(truth, maps, [1, 2], THRESHOLDS, 3)
+    parts = [
+        metrics.sweep_counts(truth[top : top + 3], maps[:, top : top + 3], [1, 2], THRESHOLDS, 3)
+        for top in range(0, 20, 3)
+    ]
+    joined = metrics.joined(parts)
+    monkeypatch.setattr(metrics, "STRIP", 16)
+
+    assert len({tuple(part.truth) for part in parts}) > 1
+    assert (metrics.confusion(truth, truth.T.reshape(20, 7), 4, 3) == whole).all()
+    assert joined.truth.tolist() == sweep.truth.tolist()
+    assert (joined.pixels == sweep.pixels).all()
+
+
 def test_confusion_takes_wide_ids() -> None:
     """An id above 255 stays what it is, and 255 is a class where the ignore value is another one."""
     truth = np.array([[300, 255]], dtype=np.uint16)

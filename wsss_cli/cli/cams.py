@@ -43,6 +43,7 @@ def cams(
     max_side: Annotated[
         int, typer.Option(help="Longest side looked at, in pixels; 0: the image's own.")
     ] = DEFAULT.max_side,
+    tile: shared.Tile = DEFAULT.tile,
     tag_threshold: Annotated[
         float, typer.Option(help="Without --labels: the probability from which a class counts as present.")
     ] = DEFAULT.tag_threshold,

@@ -91,6 +91,12 @@ ConfigFile = Annotated[
 ]  # fmt: skip
 Device = Annotated[str, _running("--device", help="auto, cpu, cuda or cuda:N.")]
 Workers = Annotated[int, _running("--workers", min=0, help="Worker processes; 0: one for each core.")]
+Tile = Annotated[
+    int,
+    typer.Option(
+        help="Look at images by overlapping tiles of so many pixels a side, at full detail; 0: at the whole."
+    ),
+]
 Precision = Annotated[str, _running("--precision", help="auto, fp32, bf16 or fp16.")]
 MaxFailures = Annotated[
     str, _running("--max-failures", metavar="N|P%", help="Stop early once more items than this failed.")

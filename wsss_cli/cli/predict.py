@@ -29,6 +29,7 @@ def predict(
         int,
         typer.Option(help="Images with a longer side, in pixels, are shrunk first; 0: as in the training."),
     ] = DEFAULT.max_side,
+    tile: shared.Tile = DEFAULT.tile,
     tag_weight: Annotated[
         float,
         typer.Option(help="How much the classes seen in the whole image count; 0: pixels alone decide."),

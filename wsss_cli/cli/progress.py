@@ -65,9 +65,11 @@ class Lines:
     def _tell(self) -> None:
         self._last, self._written = self._clock(), self._done
         speed = self._done / max(self._last - self._begun, 1e-3)
-        left = max(self._total - self._done, 0) / speed
-        eta = timedelta(seconds=round(left))
-        parts = [self._what, f"{self._done}/{self._total}", rate(speed), f"eta {eta}", named(self._figures)]
+        left = max(self._total - self._done, 0)
+        eta = (
+            f"eta {timedelta(seconds=round(left / speed))}" if speed else ""
+        )  # nothing is done, only figures move
+        parts = [self._what, f"{self._done}/{self._total}", rate(speed), eta, named(self._figures)]
         self._write(" ".join(part for part in parts if part))
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from wsss_cli.config import Reading
+from wsss_cli.data.limits import most_sample_bytes, too_large
 from wsss_cli.errors import ItemError
 from wsss_cli.text import show
 
@@ -23,7 +24,7 @@ CUT = (
 )  # percentiles that `--bit-depth percentile` makes black and white, as viewers of satellite images do
 LIKE_GRAY = ("L", "LA", "RGB", "RGBA", "CMYK")  # modes whose own bands --bands numbers
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_MAX_BYTES = 1 << 31
+_STRIP = 16_000_000  # pixels scaled at a time
 _WHITE_IS_ZERO, _RGB = 0, 2  # the photometric interpretations that matter here
 _ALPHA = (1, 2)  # extra samples: multiplied into the colours, or not
 _ORIENTATION, _NO_DATA = 274, 42113
@@ -56,11 +57,6 @@ def to_rgb(bands: Bands, where: str, reading: Reading) -> NDArray[np.uint8]:
         return pixels
     (opacity,) = _bytes([bands.values[..., bands.alpha]], None, where, "auto")
     return np.array(on_white(Image.fromarray(np.dstack([pixels, opacity]))).convert("RGB"))
-
-
-def too_large(where: str, pixels: int) -> str:
-    """The sentence on an image above the limit."""
-    return f"{where}: image-too-large {pixels} px. Shrink it."
 
 
 def on_white(image: Image.Image) -> Image.Image:
@@ -98,7 +94,7 @@ def read_tiff(payload: bytes, where: str, reading: Reading, max_pixels: int) -> 
     if pixels > max_pixels:
         raise ItemError("image-too-large", too_large(where, pixels))
     try:
-        return _bands(file, page, where, reading)
+        return _bands(file, page, where, reading, most_sample_bytes(max_pixels))
     except ItemError:
         raise
     except Exception as error:
@@ -112,12 +108,10 @@ def read_tiff(payload: bytes, where: str, reading: Reading, max_pixels: int) -> 
         ) from None
 
 
-def _bands(file: Any, page: Any, where: str, reading: Reading) -> Bands:
+def _bands(file: Any, page: Any, where: str, reading: Reading, most: int) -> Bands:
     pages = file.series[0].pages if reading.bands and page.samplesperpixel == 1 else [page]
-    if sum(page.nbytes for page in pages) > _MAX_BYTES:
-        raise ItemError(
-            "image-too-large", f"{where} has more than {_MAX_BYTES:,} bytes of pixels. Shrink it."
-        )
+    if sum(page.nbytes for page in pages) > most:
+        raise ItemError("image-too-large", f"{where} has more than {most:,} bytes of samples. Shrink it.")
     values = np.concatenate([_samples(page) for page in pages], axis=2)
     if values.dtype.kind not in "uif":
         raise ValueError(f"its samples are of type {values.dtype}")
@@ -204,8 +198,12 @@ def _ends(values: Values, depth: str) -> tuple[float, float]:
 
 def _scaled(channel: Values, valid: NDArray[np.bool_], ends: tuple[float, float]) -> NDArray[np.uint8]:
     low, high = ends
-    values = np.where(valid, channel, low).astype(np.result_type(channel.dtype, np.float32))
-    with np.errstate(all="ignore"):  # the ends of a float's range are further apart than a float can say
-        shares = np.nan_to_num((values - low) / (high - low or 1.0)).clip(0, 1)
-    result: NDArray[np.uint8] = (shares * 255 + 0.5).astype(np.uint8)
-    return result
+    scaled = np.empty(channel.shape, np.uint8)
+    step = max(1, _STRIP // channel.shape[1])
+    for top in range(0, len(channel), step):
+        rows = slice(top, top + step)
+        values = np.where(valid[rows], channel[rows], low).astype(np.result_type(channel.dtype, np.float32))
+        with np.errstate(all="ignore"):  # the ends of a float's range are further apart than a float can say
+            shares = np.nan_to_num((values - low) / (high - low or 1.0)).clip(0, 1)
+        scaled[rows] = shares * 255 + 0.5
+    return scaled

@@ -13,12 +13,17 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from wsss_cli.data.folder import StageFolder, read_item
+from wsss_cli.data.limits import MAX_TILED_PIXELS
 from wsss_cli.errors import ItemError
 
 _FIELDS = {"maps": "float16", "classes": "int64", "size": "int64", "scores": "float32"}
-_MAX_BYTES = 1 << 30
-_MAX_PIXELS = 1 << 28
+_MAX_BYTES = 4 << 30
+_MAX_PIXELS = MAX_TILED_PIXELS
+WHOLE = 16_000_000  # pixels; of larger images no map is held at full size
+_ROOM = 1 << 20  # for all but the maps
 _ROUNDING = 1e-3  # float16 and resampling may leave [0, 1] by this much
+
+Places = NDArray[np.intp] | slice | None  # of an axis; None: all
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,11 @@ class Cam:
 def encode_cam(cam: Cam) -> bytes:
     """The bytes of a cams file; equal maps give equal bytes. A map that breaks the format is an ItemError."""
     _validate(cam, None)
+    if 2 * cam.maps.size > _MAX_BYTES - _ROOM:
+        raise ItemError(
+            "cam-too-large",
+            f"maps of shape {cam.maps.shape} exceed 4 GiB. Raise --stride of 'wsss cams'.",
+        )
     maps = np.clip(cam.maps, 0.0, 1.0).astype(np.float16)
     arrays = {
         "maps": maps,
@@ -86,7 +96,7 @@ def _members(payload: bytes) -> dict[str, NDArray[np.generic]]:
         if names != sorted(f"{name}.npy" for name in _FIELDS):
             raise ValueError(f"it holds {', '.join(map(ascii, names[:8]))}, not {', '.join(_FIELDS)}")
         if sum(entry.file_size for entry in entries) > _MAX_BYTES:
-            raise ValueError("it unpacks to more than 1 GiB")
+            raise ValueError("it unpacks to more than 4 GiB")
         return {name: _array(name, kind, archive.read(f"{name}.npy")) for name, kind in _FIELDS.items()}
 
 
@@ -136,13 +146,29 @@ def every_map(folder: StageFolder) -> Iterator[NDArray[np.float32]]:
             continue
 
 
-def upsample(cam: Cam) -> NDArray[np.float32]:
-    """The maps at the image's size, (K, H, W): bilinear between pixel centres (align_corners=False)."""
-    top, bottom, down = _taps(cam.maps.shape[1], cam.size[0])
-    rows: NDArray[np.float32] = cam.maps[:, top] * (1 - down)[:, None] + cam.maps[:, bottom] * down[:, None]
-    left, right, along = _taps(cam.maps.shape[2], cam.size[1])
-    result: NDArray[np.float32] = rows[:, :, left] * (1 - along) + rows[:, :, right] * along
+def upsample(cam: Cam, rows: Places = None, columns: Places = None) -> NDArray[np.float32]:
+    """The maps at the image's size, (K, H, W): bilinear between pixel centres (align_corners=False).
+
+    With `rows` and `columns` only there, (K, rows, columns), as if they were picked from the whole.
+    """
+    top, bottom, down = (tap if rows is None else tap[rows] for tap in _taps(cam.maps.shape[1], cam.size[0]))
+    lines: NDArray[np.float32] = cam.maps[:, top] * (1 - down)[:, None] + cam.maps[:, bottom] * down[:, None]
+    taps = _taps(cam.maps.shape[2], cam.size[1])
+    left, right, along = (tap if columns is None else tap[columns] for tap in taps)
+    result: NDArray[np.float32] = lines[:, :, left] * (1 - along) + lines[:, :, right] * along
     return result
+
+
+def is_large(cam: Cam) -> bool:
+    """Whether the image is too large for maps at its full size."""
+    return math.prod(cam.size) > WHOLE
+
+
+def rows_at_a_time(cam: Cam) -> Iterator[slice]:
+    """The rows of the image in strips that maps of full size may be held of; one for an image that is not large."""
+    step = cam.size[0] if not is_large(cam) else max(1, WHOLE // (4 * cam.size[1] * max(1, len(cam.maps))))
+    for top in range(0, cam.size[0], step):
+        yield slice(top, min(cam.size[0], top + step))
 
 
 def _taps(small: int, large: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from wsss_cli.config import Reading
 from wsss_cli.data.files import sha256
 from wsss_cli.data.images import decode, read_regular
+from wsss_cli.data.limits import MAX_TILED_PIXELS, most_bytes
 from wsss_cli.data.masks import encode_png
 from wsss_cli.errors import ItemError
 from wsss_cli.text import show
@@ -31,10 +32,10 @@ def image_copy(path: Path, reading: Reading, digest: str | None, size: tuple[int
     An image that EXIF turns is written upright, as its mask is: not every reader turns it. So is one of which
     others would see other colours, such as some bands of many.
     """
-    payload = read_regular(path)
+    payload = read_regular(path, most_bytes(MAX_TILED_PIXELS))
     if digest is not None and sha256(payload) != digest:
         raise ItemError("image-changed", f"{show(path)} has changed since its mask was made.")
-    pixels, common = decode(payload, show(path), reading)
+    pixels, common = decode(payload, show(path), reading, MAX_TILED_PIXELS)
     suffix, found = path.suffix.lower(), pixels.shape[:2]
     same = suffix in SUFFIXES and common
     if not same:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import os
 import re
@@ -18,14 +19,15 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from wsss_cli.config import PLAIN, Reading
-from wsss_cli.data.bands import DEEP, Bands, bands_of, on_white, read_tiff, to_rgb, too_large
+from wsss_cli.data.bands import DEEP, Bands, bands_of, on_white, read_tiff, to_rgb
 from wsss_cli.data.files import sha256
+from wsss_cli.data.limits import MAX_PIXELS, MAX_TILED_PIXELS, most_bytes, too_large
 from wsss_cli.errors import ItemError
 from wsss_cli.text import show
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-MAX_PIXELS = 64_000_000
-_MAX_BYTES = 1 << 30
+Image.MAX_IMAGE_PIXELS = MAX_TILED_PIXELS  # Pillow's own limit is lower; `open_image` checks every header
+_STRIP = 16_000_000  # pixels converted at a time
 _ORIENTATION_TAG = 0x0112
 # Formats that Pillow must not even be asked about: an EPS file would start Ghostscript.
 _FOREIGN = {b"%!PS": "EPS", b"%PDF": "PDF", b"\xc5\xd0\xd3\xc6": "EPS", b"\x00\x00\x00\x0cjP": "JPEG 2000"}
@@ -39,7 +41,7 @@ def read_image(
     Transparency is put on white, the first frame is taken; deep and many-banded files as `reading` says. Problems are
     ItemErrors.
     """
-    payload = read_regular(path)
+    payload = read_regular(path, most_bytes(max_pixels))
     pixels, _ = decode(payload, show(path), reading, max_pixels)
     return pixels, sha256(payload)
 
@@ -80,14 +82,18 @@ class ImageFacts:
 def describe(file: tuple[Path, Reading]) -> ImageFacts:
     """The facts of an image file, read whole as it is said; ItemError as `read_image`."""
     path, reading = file
-    opened = _open(read_regular(path), show(path), reading, MAX_PIXELS)
+    opened = _open(read_regular(path, most_bytes(MAX_TILED_PIXELS)), show(path), reading, MAX_TILED_PIXELS)
     pixels = _pixels(opened, show(path), reading)
     if isinstance(opened, Bands):
         kind, turn, frames = "TIFF", opened.orientation, opened.frames
     else:
         kind, turn, frames = opened.format or "?", orientation(opened), _frames(opened)
-    size, digest = (pixels.shape[0], pixels.shape[1]), sha256(repr(pixels.shape).encode() + pixels.tobytes())
-    return ImageFacts(kind, opened.mode, size, frames, turn not in (0, 1), int(pixels.max()), digest)
+    content = hashlib.sha256(repr(pixels.shape).encode())
+    content.update(pixels.data)
+    return ImageFacts(
+        kind, opened.mode, (pixels.shape[0], pixels.shape[1]), frames, turn not in (0, 1), int(pixels.max()),
+        content.hexdigest(),
+    )  # fmt: skip
 
 
 def _frames(image: Image.Image) -> int:
@@ -99,7 +105,7 @@ def _frames(image: Image.Image) -> int:
             return 1
 
 
-def read_regular(path: Path) -> bytes:
+def read_regular(path: Path, most: int = most_bytes(MAX_PIXELS)) -> bytes:
     """The bytes of a regular file; links that lead nowhere, pipes, folders, empty files are ItemErrors."""
     where = show(path)
     try:
@@ -111,12 +117,10 @@ def read_regular(path: Path) -> bytes:
         os.close(descriptor)
         raise ItemError("not-a-regular-file", f"{where} is not a regular file.")
     with os.fdopen(descriptor, "rb") as file:
-        if state.st_size > _MAX_BYTES:
-            raise ItemError(
-                "file-too-large", f"{where} has {state.st_size:,} bytes; the limit is {_MAX_BYTES:,}."
-            )
+        if state.st_size > most:
+            raise ItemError("file-too-large", f"{where} has {state.st_size:,} bytes; the limit is {most:,}.")
         try:
-            payload = file.read(_MAX_BYTES)
+            payload = file.read(most)
         except OSError as error:
             raise ItemError("unreadable", f"Cannot read {where}: {error.strerror}.") from None
     if not payload:
@@ -171,7 +175,8 @@ def _load(image: Image.Image, where: str) -> None:
     try:
         image.load()
     except MemoryError:
-        raise ItemError("image-too-large", too_large(where, image.width * image.height)) from None
+        text = f"{where}: image-too-large {image.width * image.height} px for the memory here. Shrink it."
+        raise ItemError("image-too-large", text) from None
     except Exception as error:  # OSError, ValueError, SyntaxError, struct.error ... all mean a broken file
         text = str(error)
         reason = "image-truncated" if "truncated" in text.lower() else "image-corrupt"
@@ -188,13 +193,23 @@ def _rgb(image: Image.Image, where: str, reading: Reading) -> NDArray[np.uint8]:
                 return to_rgb(bands_of(image), where, reading)
             if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
                 image = on_white(image.convert("RGBA"))
-            return np.array(image.convert("RGB"))
+            return _by_strips(image)
         except ItemError:
             raise
         except Exception as error:
             raise ItemError(
                 "unsupported-mode", f"{where}: unsupported-mode {image.mode}: {show(str(error))}."
             ) from None
+
+
+def _by_strips(image: Image.Image) -> NDArray[np.uint8]:
+    """As `np.array(image.convert("RGB"))`, which for a moment holds four copies of a large image."""
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    step = max(1, _STRIP // image.width)
+    for top in range(0, image.height, step):
+        bottom = min(image.height, top + step)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)).convert("RGB"))
+    return pixels
 
 
 def _upright(pixels: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:

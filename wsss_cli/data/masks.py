@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from wsss_cli.data.images import MAX_PIXELS, open_image, read_regular
+from wsss_cli.data.images import open_image, read_regular
+from wsss_cli.data.limits import MAX_TILED_PIXELS, most_bytes
 from wsss_cli.errors import ItemError, RejectedInputError
 from wsss_cli.text import BACKGROUND, class_names, show
 
@@ -18,6 +19,7 @@ IGNORE = 255
 IGNORE_16_BIT = 65535
 _MOST_8_BIT_CLASSES = 254
 _MOST_CLASSES = 65_533
+_STRIP = 16_000_000  # pixels checked at a time
 _FORMATS = ("PNG", "TIFF", "BMP")  # GIF writers renumber the palette
 
 Mask = NDArray[np.uint8] | NDArray[np.uint16]
@@ -53,7 +55,7 @@ def decode_mask(payload: bytes, *, classes: int | None) -> Mask:
 
 def read_mask(path: Path, classes: int | None) -> Mask:
     """The class indices (H, W) of a mask file; palette indices are kept as they are (ItemError)."""
-    return _decode(read_regular(path), show(path), classes)
+    return _decode(read_regular(path, most_bytes(MAX_TILED_PIXELS)), show(path), classes)
 
 
 def _decode(payload: bytes, where: str, classes: int | None) -> Mask:
@@ -61,7 +63,7 @@ def _decode(payload: bytes, where: str, classes: int | None) -> Mask:
         raise ItemError(
             "mask-not-indexed", f"{where} is a JPEG or WebP, which changes class ids. Save it as PNG."
         )
-    image = open_image(payload, where, _FORMATS, MAX_PIXELS)
+    image = open_image(payload, where, _FORMATS, MAX_TILED_PIXELS)
     if image.mode not in ("P", "L", "1", "I;16", "I;16B", "I"):
         raise ItemError(
             "mask-not-indexed",
@@ -80,9 +82,12 @@ def _decode(payload: bytes, where: str, classes: int | None) -> Mask:
 
 
 def _check_ids(mask: Mask, classes: int) -> None:
-    strange = mask[((mask > classes) & (mask != ignore_value(classes))) | (mask < 0)]
-    if strange.size:
-        raise ItemError("mask-invalid", f"class id {int(strange.max())} out of range 0..{classes}.")
+    step = max(1, _STRIP // mask.shape[1])
+    for top in range(0, len(mask), step):
+        part = mask[top : top + step]
+        strange = part[((part > classes) & (part != ignore_value(classes))) | (part < 0)]
+        if strange.size:
+            raise ItemError("mask-invalid", f"class id {int(strange.max())} out of range 0..{classes}.")
 
 
 def classes_txt(classes: Sequence[str]) -> bytes:

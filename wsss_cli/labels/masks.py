@@ -13,7 +13,7 @@ from wsss_cli.labels.parsing.json_text import lines
 from wsss_cli.text import encode_id, show, without_image_suffix
 
 _FORMATS = ("PNG", "TIFF", "BMP")  # what keeps numbers as they are
-_LARGEST = 64_000_000  # pixels
+_LARGEST = 1_000_000_000  # pixels; scenes that are looked at by tiles have masks, too
 _IGNORED = 255
 _IGNORED_16_BIT = 65_535
 _JOURNAL = "items.jsonl"  # of a folder that one of our own stages made

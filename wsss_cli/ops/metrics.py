@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+STRIP = 4_000_000  # pixels counted at a time, at 8 bytes and more each
 Counts = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 
@@ -38,6 +39,16 @@ def confusion(
     """
     if truth.shape != prediction.shape or truth.ndim != 2:
         raise ValueError(f"size mismatch: prediction {prediction.shape}, truth {truth.shape}")
+    counts = np.zeros((classes, classes + 1), np.int64)
+    step = max(1, STRIP // max(1, truth.shape[1]))
+    for top in range(0, len(truth), step):
+        counts += _counted(truth[top : top + step], prediction[top : top + step], classes, ignore)
+    return counts
+
+
+def _counted(
+    truth: NDArray[np.integer], prediction: NDArray[np.integer], classes: int, ignore: int
+) -> Counts:
     scored = truth != ignore
     rows = truth[scored].astype(np.int64)
     columns = prediction[scored].astype(np.int64)
@@ -122,6 +133,17 @@ def sweep_counts(
     )
     pixels = np.bincount(flat, minlength=int(np.prod(shape))).reshape(shape)
     return SweepCounts(present.astype(np.int64), winners, pixels.astype(np.int32))
+
+
+def joined(parts: Sequence[SweepCounts]) -> SweepCounts:
+    """The counts of an image from those of its strips of rows, which have the same classes."""
+    if len(parts) == 1:
+        return parts[0]
+    truth = np.unique(np.concatenate([part.truth for part in parts]))
+    pixels = np.zeros((len(truth), *parts[0].pixels.shape[1:]), np.int32)
+    for part in parts:
+        pixels[np.searchsorted(truth, part.truth)] += part.pixels
+    return SweepCounts(truth, parts[0].winners, pixels)
 
 
 def confusion_at(sweep: SweepCounts, index: int, classes: int) -> Counts:

@@ -19,6 +19,7 @@ from wsss_cli.data.checkpoints import Checkpoint, read_checkpoint
 from wsss_cli.data.files import sha256
 from wsss_cli.data.image_folder import image_facts
 from wsss_cli.data.images import read_image, read_regular
+from wsss_cli.data.limits import MAX_PIXELS, MAX_TILED_PIXELS, most_bytes
 from wsss_cli.data.run import Run
 from wsss_cli.data.samples import Sample, Unlabelled, find_images, match, select
 from wsss_cli.errors import ItemError, RejectedInputError
@@ -28,6 +29,7 @@ from wsss_cli.methods.assembly import check_refinement, rebuild
 from wsss_cli.nets.backbones import family
 from wsss_cli.ops.cam import Localise, Views, multi_scale, normalise, resize
 from wsss_cli.ops.pictures import normalised, scaled_bytes
+from wsss_cli.ops.windows import Window, add, windows
 from wsss_cli.registry import unknown
 from wsss_cli.reporter import Reporter
 from wsss_cli.runtime.device import autocast, choose_device, choose_precision
@@ -171,18 +173,23 @@ def _localise_all(folder: Run, work: _Work, localiser: _Localiser, reporter: Rep
     reporter.start("images", len(work.samples))
     for sample in work.samples:
         try:
-            _localise_one(folder, sample, None if work.tags is None else work.tags[sample.id], localiser)
+            tags = None if work.tags is None else work.tags[sample.id]
+            _localise_one(folder, sample, tags, localiser, reporter)
         except ItemError as error:
             folder.fail(sample.id, error)
         reporter.advance()
 
 
-def _localise_one(folder: Run, sample: Sample, tags: tuple[int, ...] | None, localiser: _Localiser) -> None:
+def _localise_one(
+    folder: Run, sample: Sample, tags: tuple[int, ...] | None, localiser: _Localiser, reporter: Reporter
+) -> None:
     asked = "predicted" if tags is None else ",".join(map(str, tags))
-    if folder.finished(sample.id, {"image": sha256(read_regular(sample.path)), "tags": asked}):
+    limit = MAX_TILED_PIXELS if localiser.config.tile else MAX_PIXELS
+    digest = sha256(read_regular(sample.path, most_bytes(limit)))
+    if folder.finished(sample.id, {"image": digest, "tags": asked}):
         return
-    image, digest = read_image(sample.path, localiser.reading)
-    cam = localiser.cam(image, tags)
+    image, digest = read_image(sample.path, localiser.reading, max_pixels=limit)
+    cam = localiser.cam(image, tags, lambda tile, of: reporter.advance(0, tile=tile, of=of))
     folder.write(
         sample.id,
         encode_cam(cam),
@@ -206,27 +213,74 @@ class _Localiser:
     reading: Reading
 
     @torch.no_grad()
-    def cam(self, image: NDArray[np.uint8], tags: tuple[int, ...] | None) -> Cam:
-        """uint8 (H, W, 3) and its classes, or None to predict them -> maps at the stored stride."""
+    def cam(
+        self, image: NDArray[np.uint8], tags: tuple[int, ...] | None, tell: Callable[[int, int], None]
+    ) -> Cam:
+        """uint8 (H, W, 3) and its classes, or None to predict them -> maps at the stored stride.
+
+        `tell` hears how many of an image's tiles are done.
+        """
         height, width = image.shape[:2]
         pixels = torch.from_numpy(image).permute(2, 0, 1)
+        small = -(-height // self.config.stride), -(-width // self.config.stride)
+        every = windows(small, -(-self.config.tile // self.config.stride) or max(small))
+        views = [
+            pixels[:, rows, columns] for rows, columns in (w.pixels(small, (height, width)) for w in every)
+        ]
         with autocast(self.device, self.config.precision):
-            scores = self._probabilities(self._normalised(pixels))
-            if not np.isfinite(scores).all():
+            seen = np.stack([self._probabilities(self._normalised(view)) for view in views])
+            if not np.isfinite(seen).all():
                 raise ItemError("scores-not-finite", f"The classifier's scores are no numbers. {RETRY}")
-            keys = (
-                [c for c in self.kept if scores[c] >= self.config.tag_threshold]
-                if tags is None
-                else list(tags)
-            )
-            small = -(-height // self.config.stride), -(-width // self.config.stride)
-            maps = self._maps(pixels, keys, small) if keys else np.zeros((0, *small), np.float32)
+            scores = seen.max(axis=0)
+            found = [c for c in self.kept if scores[c] >= self.config.tag_threshold]
+            keys = found if tags is None else list(tags)
+            if not keys:
+                maps = np.zeros((0, *small), np.float32)
+            elif len(every) == 1:
+                maps = self._maps(pixels, keys, small)
+            else:
+                maps = self._blended(views, every, keys, seen[:, keys], tell)
         if not np.isfinite(maps).all():
             raise ItemError("cam-not-finite", f"The maps are not finite numbers. {RETRY}")
         return Cam(maps, np.array(keys, np.int64), (height, width), scores[keys].astype(np.float32))
 
     def _maps(self, pixels: Tensor, keys: list[int], size: tuple[int, int]) -> NDArray[np.float32]:
-        stride, views = self.method.classifier.backbone.stride, self.views
+        views = self.views
+        maps = normalise(
+            self._raw(pixels, keys), views.epsilon, relu=views.relu != "never", floor=views.floor
+        )
+        result: NDArray[np.float32] = resize(maps, size)[0].cpu().numpy()
+        return result
+
+    def _blended(
+        self,
+        tiles: Sequence[Tensor],
+        every: Sequence[Window],
+        keys: list[int],
+        seen: NDArray[np.float64],
+        tell: Callable[[int, int], None],
+    ) -> NDArray[np.float32]:
+        """Maps of the whole from those of its tiles and their probabilities (n, K) of the classes.
+
+        Raw maps of two tiles have no common scale: attention sums to 1 in each, also where there is nothing of the
+        class to attend to. So each is scaled by its own maximum, and counts as its tile's probability says, in units of
+        the best tile's. Figures: `benchmarks/RESULTS.md`.
+        """
+        size = every[-1].rows.stop, every[-1].columns.stop
+        total = np.zeros((len(keys), *size), np.float32)
+        trust = (seen / np.maximum(seen.max(axis=0), np.finfo(np.float64).tiny)).astype(np.float32)
+        for index, (window, pixels) in enumerate(zip(every, tiles, strict=True)):
+            maps = self._maps(pixels, keys, window.weight.shape)
+            add(total, window, maps * trust[index][:, None, None])
+            tell(index + 1, len(every))
+        for one in total:  # in place: each may have tens of millions of values
+            whole = torch.from_numpy(one)
+            whole.copy_(normalise(whole, relu=False, floor=self.views.floor))
+        return total
+
+    def _raw(self, pixels: Tensor, keys: list[int]) -> Tensor:
+        """Raw maps (1, K, h, w) of uint8 pixels (3, H, W), added over scales and mirrors."""
+        stride = self.method.classifier.backbone.stride
 
         def wanted(view: Tensor) -> Tensor:
             return self.localise(view)[
@@ -235,8 +289,8 @@ class _Localiser:
 
         try:
             picture = self._bounded(self._normalised(pixels))
-            maps = multi_scale(
-                wanted, picture, self.config.scales, self.config.flip, stride, views=views,
+            return multi_scale(
+                wanted, picture, self.config.scales, self.config.flip, stride, views=self.views,
                 at_scale=self._at_scale(pixels),
             ).float()  # fmt: skip
         except RuntimeError as error:
@@ -244,10 +298,8 @@ class _Localiser:
                 raise ItemError("image-too-small", "The image is too small for this network.") from error
             if "memory" not in str(error):
                 raise
-            raise ItemError("memory", "The image does not fit into memory. Pass --max-side.") from error
-        maps = normalise(maps, views.epsilon, relu=views.relu != "never", floor=views.floor)
-        result: NDArray[np.float32] = resize(maps, size)[0].cpu().numpy()
-        return result
+            way = "a smaller --tile" if self.config.tile else "--max-side, or --tile 512 for full detail"
+            raise ItemError("memory", f"The image does not fit into memory. Pass {way}.") from error
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         return normalised(pixels, self.about["mean"], self.about["std"], self.device)
@@ -271,7 +323,7 @@ class _Localiser:
         return torch.nn.functional.interpolate(picture, size=(height, width), mode="bilinear", antialias=True)
 
     def _factor(self, picture: Tensor) -> float:
-        side, longest = self.config.max_side, max(picture.shape[-2:])
+        side, longest = 0 if self.config.tile else self.config.max_side, max(picture.shape[-2:])
         return side / longest if side and longest > side else 1.0
 
     def _probabilities(self, picture: Tensor) -> NDArray[np.float64]:

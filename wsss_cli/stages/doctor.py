@@ -29,6 +29,7 @@ from wsss_cli.config import (
     TrainSegConfig,
 )
 from wsss_cli.data.images import ImageFacts
+from wsss_cli.data.limits import MAX_PIXELS
 from wsss_cli.data.samples import Sample, Unlabelled, find_images, select
 from wsss_cli.errors import EnvironmentProblemError, ItemError, RejectedInputError, UnsafeFileError
 from wsss_cli.labels import Labels, read_labels
@@ -217,6 +218,11 @@ def _survey(
         ),
         ("have a side below 64 pixels; classes have hardly a place there", lambda f: min(f.size) < SMALL),
         ("have several frames; the first is taken", lambda f: f.frames > 1),
+        (
+            f"have more than {MAX_PIXELS // 1_000_000} million pixels; pass --tile 512 to wsss cams and wsss predict, "
+            "and train on parts of them: trainings leave them out",
+            lambda f: math.prod(f.size) > MAX_PIXELS,
+        ),
     )
     for what, doubtful in doubts:
         ids = [id_ for id_, fact in facts.items() if doubtful(fact)]

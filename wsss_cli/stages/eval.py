@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss_cli.config import EvalConfig, Execution, as_dict
-from wsss_cli.data.cams import Cam, upsample
+from wsss_cli.data.cams import Cam, rows_at_a_time, upsample
 from wsss_cli.data.comparison import Sides, open_sides, require_same_names
 from wsss_cli.data.files import json_bytes, read_json
 from wsss_cli.data.mask_folder import MaskFolder, open_masks
@@ -175,11 +175,17 @@ def _score(sides: Sides, ids: list[str], config: EvalConfig, reporter: Reporter)
     marginals = sides.maps.stage == "crf" and config.threshold == "sweep"  # these need no threshold
     sweeps: dict[str, metrics.SweepCounts] = {}
     for id_, (truth, cam) in _each(ids, reporter, lambda id_: _read_maps(sides, id_, config)):
-        maps, ignore = upsample(cam), ignore_value(len(sides.classes))
-        sweeps[id_] = metrics.sweep_counts(truth, maps, cam.classes + 1, thresholds, ignore)
+        ignore = ignore_value(len(sides.classes))
+        counts, parts = np.zeros_like(tally.total), []
+        for rows in rows_at_a_time(cam):
+            maps = upsample(cam, rows)
+            parts.append(metrics.sweep_counts(truth[rows], maps, cam.classes + 1, thresholds, ignore))
+            if marginals:
+                winners = marginal_mask(maps, cam.classes, 0.0, ignore=ignore)
+                counts += metrics.confusion(truth[rows], winners, classes, ignore)
+        sweeps[id_] = metrics.joined(parts)
         if marginals:
-            winners = marginal_mask(maps, cam.classes, 0.0, ignore=ignore)
-            tally.add(id_, metrics.confusion(truth, winners, classes, ignore))
+            tally.add(id_, counts)
     curve = metrics.sweep_curve(list(sweeps.values()), classes, len(thresholds))
     best = 0 if np.isnan(curve).all() else int(curve.argmax())
     for id_, sweep in () if marginals else sweeps.items():

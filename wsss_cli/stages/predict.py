@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,7 @@ from wsss_cli.data.checkpoints import Checkpoint, read_checkpoint
 from wsss_cli.data.files import sha256_file
 from wsss_cli.data.image_folder import image_facts
 from wsss_cli.data.images import read_image
+from wsss_cli.data.limits import MAX_PIXELS, MAX_TILED_PIXELS
 from wsss_cli.data.masks import IGNORE, classes_txt, encode_mask, ignore_value
 from wsss_cli.data.run import Run
 from wsss_cli.data.samples import Sample, find_images, select
@@ -38,6 +41,7 @@ from wsss_cli.ops.crf import Pairwise
 from wsss_cli.ops.crf_mask import CrfWork
 from wsss_cli.ops.pictures import normalised
 from wsss_cli.ops.segmentation import averaged_probabilities, gated, winners
+from wsss_cli.ops.windows import Bands, Window, windows
 from wsss_cli.reporter import Reporter
 from wsss_cli.runtime.device import autocast, choose_device, choose_precision
 from wsss_cli.runtime.executor import run_isolated
@@ -122,15 +126,15 @@ def _predict_all(
     folder: Run, samples: Sequence[Sample], predictor: _Predictor, execution: Execution, reporter: Reporter
 ) -> None:
     todo = [sample for sample in samples if not _finished(folder, sample)]
-    looks: Iterator[_Look | ItemError] = (_look(sample, predictor) for sample in todo)
+    looks = _looks(todo, predictor)
     if predictor.config.crf:
-        looks = _refined(todo, looks, predictor.config, execution.workers)
+        looks = _refined(looks, predictor.config, execution.workers)
     reporter.start("images", len(todo))
-    for sample, look in zip(todo, looks, strict=True):
+    for id_, group in itertools.groupby(looks, key=lambda look: look[0]):
         try:
-            _write(folder, sample, look, predictor.about["classes"])
+            _write(folder, id_, _good(group, reporter), predictor.about["classes"])
         except ItemError as error:
-            folder.fail(sample.id, error)
+            folder.fail(id_, error)
         reporter.advance()
 
 
@@ -140,59 +144,91 @@ def _finished(folder: Run, sample: Sample) -> bool:
 
 @dataclass
 class _Look:
-    """What the network sees in one image: probabilities (K, h, w) of the classes `ids` (0: background)."""
+    """What the network sees in an image or in one of its windows: probabilities (K, h, w) of `ids` (0: background)."""
 
     digest: str
     size: tuple[int, int]  # of the image's file
     image: NDArray[np.uint8]  # (h, w, 3), as small as the probabilities
     probabilities: Tensor
     ids: NDArray[np.int64]
+    windows: Sequence[Window] = ()  # of the image; one, if it is looked at as a whole
 
 
-def _look(sample: Sample, predictor: _Predictor) -> _Look | ItemError:
-    try:
-        image, digest = read_image(sample.path, Reading.of(predictor.about))
-        return predictor.look(image, digest)
-    except ItemError as error:
-        return error
+Looks = Iterator[tuple[str, _Look | ItemError]]  # the image's id with each: one for every window, or an error
 
 
-def _refined(
-    todo: Sequence[Sample], looks: Iterator[_Look | ItemError], config: PredictConfig, workers: int
-) -> Iterator[_Look | ItemError]:
+def _looks(todo: Sequence[Sample], predictor: _Predictor) -> Looks:
+    for sample in todo:
+        try:
+            yield from ((sample.id, look) for look in _windows_of(sample, predictor))
+        except ItemError as error:
+            yield sample.id, error
+
+
+def _windows_of(sample: Sample, predictor: _Predictor) -> Iterator[_Look]:
+    tile = predictor.config.tile
+    limit = MAX_TILED_PIXELS if tile else MAX_PIXELS
+    image, digest = read_image(sample.path, Reading.of(predictor.about), max_pixels=limit)
+    height, width = image.shape[:2]
+    every = windows((height, width), tile or max(height, width))
+    for window in every:
+        look = predictor.look(image[window.place], digest)
+        yield dataclasses.replace(look, size=(height, width), windows=every)
+
+
+def _good(group: Looks, reporter: Reporter) -> Iterator[_Look]:
+    """The looks at one image; the first that is an error is raised."""
+    for index, (_, look) in enumerate(group):
+        if isinstance(look, ItemError):
+            raise look
+        if len(look.windows) > 1:
+            reporter.advance(0, tile=index + 1, of=len(look.windows))
+        yield look
+
+
+def _refined(looks: Looks, config: PredictConfig, workers: int) -> Looks:
     """The looks with the CRF's marginals as probabilities; the CRF runs in workers, which it may crash."""
     crf: CrfConfig = resolve(CrfConfig(), CRF_PRESETS[config.crf_preset], ())
     pairwise = Pairwise.of(crf)
-    waiting: dict[str, _Look | ItemError] = {}
+    waiting: deque[_Look | ItemError] = deque()  # results come in the order of the work
 
     def work() -> Iterator[tuple[str, CrfWork | ItemError]]:
-        for sample, look in zip(todo, looks, strict=True):
-            waiting[sample.id] = look
-            yield (
-                sample.id,
-                look if isinstance(look, ItemError) else _crf_work(look, pairwise, crf.iterations),
-            )
+        for id_, look in looks:
+            waiting.append(look)
+            yield id_, look if isinstance(look, ItemError) else _crf_work(look, pairwise, crf.iterations)
 
     for id_, result in run_isolated("wsss_cli.ops.crf_mask:refine", work(), workers=workers):
-        look = waiting.pop(id_)
+        look = waiting.popleft()
         if isinstance(look, ItemError) or isinstance(result, ItemError):
-            yield look if isinstance(look, ItemError) else result
+            yield id_, look if isinstance(look, ItemError) else result
         else:
-            yield dataclasses.replace(look, probabilities=torch.from_numpy(result).float())
+            yield id_, dataclasses.replace(look, probabilities=torch.from_numpy(result).float())
 
 
 def _crf_work(look: _Look, pairwise: Pairwise, iterations: int) -> CrfWork:
     return CrfWork(look.image, look.probabilities.half().numpy(), pairwise, iterations)
 
 
-def _write(folder: Run, sample: Sample, look: _Look | ItemError, names: Sequence[str]) -> None:
-    if isinstance(look, ItemError):
-        raise look
-    best = winners(look.probabilities, look.size).numpy()
-    mask = look.ids[best].astype(np.uint8 if ignore_value(len(names)) == IGNORE else np.uint16)
+def _write(folder: Run, id_: str, looks: Iterator[_Look], names: Sequence[str]) -> None:
+    first = next(looks)
+    kind = np.uint8 if ignore_value(len(names)) == IGNORE else np.uint16
+    if len(first.windows) == 1:
+        mask = first.ids[winners(first.probabilities, first.size).numpy()].astype(kind)
+    else:
+        mask = np.empty(first.size, kind)
+        seen = (_every_class(look, len(names) + 1) for look in itertools.chain([first], looks))
+        for rows, blend in Bands(len(names) + 1, first.windows).finish(seen):
+            mask[rows] = blend.argmax(axis=0)
     present = [int(index) - 1 for index in np.unique(mask) if index]
     payload = encode_mask(mask, names)
-    folder.write(sample.id, payload, inputs={"image": look.digest}, size=list(look.size), classes=present)
+    folder.write(id_, payload, inputs={"image": first.digest}, size=list(first.size), classes=present)
+
+
+def _every_class(look: _Look, classes: int) -> NDArray[np.float32]:
+    """Probabilities (classes, h, w) of one look; 0 for those that are left out."""
+    result = np.zeros((classes, *look.probabilities.shape[1:]), np.float32)
+    result[look.ids] = look.probabilities.numpy()
+    return result
 
 
 @dataclass
@@ -207,14 +243,15 @@ class _Predictor:
     @torch.no_grad()
     def look(self, image: NDArray[np.uint8], digest: str) -> _Look:
         """uint8 (H, W, 3) -> probabilities, at no more than `max_side`, of the classes that may be there."""
-        size = bounded_size(image.shape, self.config.max_side)
+        size = list(image.shape[:2]) if self.config.tile else bounded_size(image.shape, self.config.max_side)
         picture = resize_image(torch.from_numpy(image).permute(2, 0, 1), size)
         view = normalised(picture, self.about["mean"], self.about["std"], self.device)
         try:
             with autocast(self.device, self.config.precision):
                 found = averaged_probabilities(self._logits, view, self.config.scales, self.config.flip)
         except torch.OutOfMemoryError as error:
-            raise ItemError("memory", "The image does not fit into memory. Pass --max-side.") from error
+            way = "a smaller --tile" if self.config.tile else "--max-side, or --tile 512 for full detail"
+            raise ItemError("memory", f"The image does not fit into memory. Pass {way}.") from error
         found = found[0].cpu()
         if not bool(torch.isfinite(found).all()):
             raise ItemError(

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss_cli.config import Execution, PseudoLabelsConfig, as_dict, item_limit
-from wsss_cli.data.cams import Cam, decode_cam, every_map, upsample
+from wsss_cli.data.cams import Cam, decode_cam, every_map, is_large, rows_at_a_time, upsample
 from wsss_cli.data.folder import StageFolder, read_item, read_run
 from wsss_cli.data.image_folder import same_images
 from wsss_cli.data.masks import Mask, classes_txt, encode_mask, ignore_value
@@ -121,14 +121,15 @@ def _regions(folder: StageFolder, id_: str, rule: Rule) -> dict[int, float]:
         cam = decode_cam(read_item(folder, id_), classes=len(folder.classes))
     except ItemError:
         return {}
-    scores = _trust(known, upsample(cam), rule)["region_scores"]
+    scores = _trust(known, cam, rule)["region_scores"]
     return dict(zip(cam.classes.tolist(), scores, strict=True))
 
 
-def _trust(known: Mapping[str, Any], maps: NDArray[np.float32], rule: Rule) -> dict[str, Any]:
+def _trust(known: Mapping[str, Any], cam: Cam, rule: Rule) -> dict[str, Any]:
     """Scores of the regions, in the order of the maps, and of the image."""
     if "region_scores" in known:
         return {"region_scores": known["region_scores"], "score": known["score"]}
+    maps = cam.maps if is_large(cam) else upsample(cam)
     winner = replace(rule, band=0.0).mask(maps, np.arange(len(maps)), ignore_value(len(maps)))
     regions = region_scores(maps, winner, winner)
     return {"region_scores": regions.round(4).tolist(), "score": round(image_score(regions), 4)}
@@ -148,13 +149,13 @@ def _label_all(stage: Run, folder: StageFolder, todo: list[str], rule: Rule, rep
     for id_ in todo:
         try:
             cam = decode_cam(read_item(folder, id_), classes=len(folder.classes))
-            maps = upsample(cam)
-            mask = rule.mask(maps, cam.classes, ignore)
+            parts = (upsample(cam, rows) for rows in rows_at_a_time(cam))
+            mask: Mask = np.concatenate([rule.mask(maps, cam.classes, ignore) for maps in parts])
             payload = encode_mask(mask, folder.classes)
         except ItemError as error:
             stage.fail(id_, error)
         else:
-            facts = {**_facts(cam, mask, ignore), **_trust(folder.items[id_].facts, maps, rule)}
+            facts = {**_facts(cam, mask, ignore), **_trust(folder.items[id_].facts, cam, rule)}
             stage.write(id_, payload, inputs=_inputs(folder, id_, rule), **facts)
         reporter.advance()
 
