@@ -31,6 +31,7 @@ def import_cams(
     limit: shared.Limit = None,
     out: shared.Out = Path("cams"),
     overwrite: shared.Overwrite = Execution.overwrite,
+    overlay: shared.Overlay = False,
     dry_run: shared.DryRun = Execution.dry_run,
     as_json: shared.AsJson = False,
     quiet: shared.Quiet = False,

@@ -136,12 +136,18 @@ def every_map(folder: StageFolder) -> Iterator[NDArray[np.float32]]:
             continue
 
 
-def upsample(cam: Cam) -> NDArray[np.float32]:
-    """The maps at the image's size, (K, H, W): bilinear between pixel centres (align_corners=False)."""
-    top, bottom, down = _taps(cam.maps.shape[1], cam.size[0])
-    rows: NDArray[np.float32] = cam.maps[:, top] * (1 - down)[:, None] + cam.maps[:, bottom] * down[:, None]
-    left, right, along = _taps(cam.maps.shape[2], cam.size[1])
-    result: NDArray[np.float32] = rows[:, :, left] * (1 - along) + rows[:, :, right] * along
+def upsample(
+    cam: Cam, rows: NDArray[np.intp] | None = None, columns: NDArray[np.intp] | None = None
+) -> NDArray[np.float32]:
+    """The maps at the image's size, (K, H, W): bilinear between pixel centres (align_corners=False).
+
+    With `rows` and `columns` only there, (K, rows, columns), as if they were picked from the whole.
+    """
+    top, bottom, down = (tap if rows is None else tap[rows] for tap in _taps(cam.maps.shape[1], cam.size[0]))
+    lines: NDArray[np.float32] = cam.maps[:, top] * (1 - down)[:, None] + cam.maps[:, bottom] * down[:, None]
+    taps = _taps(cam.maps.shape[2], cam.size[1])
+    left, right, along = (tap if columns is None else tap[columns] for tap in taps)
+    result: NDArray[np.float32] = lines[:, :, left] * (1 - along) + lines[:, :, right] * along
     return result
 
 
