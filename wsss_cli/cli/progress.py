@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 SECONDS_BETWEEN_LINES = 30.0
+# Columns of a line that are neither name, count nor figures: "1234.5 it/s", "eta 0:00:00", a short bar and gaps.
+BESIDE = 11 + 11 + 4 + 5
 WORTH_TELLING = 1.0  # seconds: of less, no progress is shown
 
 
@@ -111,14 +113,17 @@ class Bar:
 def rich_progress() -> Progress:
     """The bar itself; what has not lasted a second is left out."""
     from rich import progress
+    from rich.cells import cell_len
     from rich.console import Console as RichConsole
     from rich.table import Column, Table
     from rich.text import Text
 
+    console = RichConsole(stderr=True)
+
     class Speed(progress.ProgressColumn):
         def render(self, task: progress.Task) -> Text:
             average = task.completed / task.elapsed if task.elapsed else 0.0
-            return Text(rate(task.finished_speed or task.speed or average))
+            return Text(rate(task.finished_speed or task.speed or average) if task.completed else "")
 
     class Time(progress.ProgressColumn):
         def render(self, task: progress.Task) -> Text:
@@ -127,10 +132,14 @@ def rich_progress() -> Progress:
             return Text("eta -:--:--" if task.time_remaining is None else left(task.time_remaining))
 
     class Figures(progress.ProgressColumn):
-        """What is said beside the count. Where the line is short it gives way with the bar, and not the count."""
+        """What is said beside the count. Where the line is short the bar gives way to it, and it to the count."""
 
         def render(self, task: progress.Task) -> Text:
-            return Text(task.fields["figures"], no_wrap=True, overflow="ellipsis")
+            count = 2 * len(str(task.total)) + 1
+            room = console.width - cell_len(task.description) - count - BESIDE
+            text = Text(task.fields["figures"] if room > 1 else "")
+            text.truncate(room, overflow="ellipsis")
+            return text
 
     class Late(progress.Progress):
         def make_tasks_table(self, tasks: Iterable[progress.Task]) -> Table:
@@ -142,8 +151,8 @@ def rich_progress() -> Progress:
         progress.MofNCompleteColumn(table_column=Column(no_wrap=True)),
         Speed(table_column=Column(no_wrap=True)),
         Time(table_column=Column(no_wrap=True)),
-        Figures(),
-        console=RichConsole(stderr=True),
+        Figures(table_column=Column(no_wrap=True)),
+        console=console,
         redirect_stdout=False,
     )
 
