@@ -64,6 +64,41 @@ class Execution:
     max_failures: str = ""  # "" = no bound, else "12" or "5%"
 
 
+BIT_DEPTHS = ("auto", "min-max", "percentile")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the samples of image files become 8-bit colours; the same in every stage that opens an image."""
+
+    bands: str = (
+        ""  # numbers of the bands that become gray, or red, green and blue: "4,3,2"; "": the file says
+    )
+    bit_depth: str = "auto"  # what deeper samples are scaled by: their type, or each image's own values
+
+    def __post_init__(self) -> None:
+        require(
+            re.fullmatch(r"(|[1-9][0-9]{0,3}(,[1-9][0-9]{0,3}){2}|[1-9][0-9]{0,3})", self.bands) is not None,
+            f"--bands is '{self.bands}'; write one number, or three such as 4,3,2. The first band is 1.",
+        )
+        require_choice("--bit-depth", self.bit_depth, BIT_DEPTHS)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The bands, counted from 1."""
+        return tuple(int(number) for number in self.bands.split(",") if number)
+
+    @classmethod
+    def of(cls, holder: Mapping[str, Any]) -> Reading:
+        """What a manifest's facts or a checkpoint say under "reading"; plain in those of earlier versions."""
+        given = holder.get("reading")
+        known = given if isinstance(given, Mapping) else {}
+        return cls(**{name: str(known[name]) for name in ("bands", "bit_depth") if name in known})
+
+
+PLAIN = Reading()
+
+
 @dataclass(frozen=True)
 class TrainClsConfig:
     """`wsss train-cls`."""
@@ -84,6 +119,8 @@ class TrainClsConfig:
     schedule: str = "cosine"
     drop_path: float = 0.1
     image_size: int = 224
+    bands: str = PLAIN.bands
+    bit_depth: str = PLAIN.bit_depth
     augment: str = "imagenet"
     normalisation: str = "auto"  # the backbone's own, as timm knows it
     cnn_normalisation: str = "auto"  # likewise of the second network
@@ -104,9 +141,15 @@ class TrainClsConfig:
             f"--restart-epochs is {self.restart_epochs} and --epochs {self.epochs}: no epoch would come before it. "
             "Raise --epochs or pass --restart-epochs 0.",
         )
+        _ = self.reading  # refuses wrong ones
         require(0 <= self.momentum < 1, f"--momentum is {self.momentum}; it must lie in [0, 1).")
         require(0 <= self.drop_path < 1, f"--drop-path is {self.drop_path}; it must lie in [0, 1).")
         require_choice("--precision", self.precision, PRECISIONS)
+
+    @property
+    def reading(self) -> Reading:
+        """How images are read."""
+        return Reading(self.bands, self.bit_depth)
 
 
 @dataclass(frozen=True)
@@ -362,8 +405,16 @@ class ImportWeightsConfig:
     source: str = "auto"  # whose file it is (--from), a name in RELEASES; auto: the one that it looks like
     num_heads: int = 0  # attention heads; 0: one for 64 channels
     backbone: str = "auto"  # of a timm classifier: its network; auto: the one that the file is named after
+    bands: str = PLAIN.bands
+    bit_depth: str = PLAIN.bit_depth
+
+    @property
+    def reading(self) -> Reading:
+        """How the images are read that the checkpoint will see."""
+        return Reading(self.bands, self.bit_depth)
 
     def __post_init__(self) -> None:
+        _ = self.reading  # refuses wrong ones
         require(self.num_heads >= 0, f"--num-heads is {self.num_heads}; it must be at least 1, or 0.")
 
 
@@ -402,6 +453,16 @@ class ImportCamsConfig:
     """`wsss import-cams`."""
 
     trust_pickle: bool = False  # such files are pickles; even so only arrays are taken out of them
+    bands: str = PLAIN.bands
+    bit_depth: str = PLAIN.bit_depth
+
+    def __post_init__(self) -> None:
+        _ = self.reading  # refuses wrong ones
+
+    @property
+    def reading(self) -> Reading:
+        """How the images are read."""
+        return Reading(self.bands, self.bit_depth)
 
 
 def resolve(config: Any, preset: Mapping[str, Any], given: Collection[str]) -> Any:

@@ -94,7 +94,7 @@ def test_pixels_and_hash(tmp_path: Path) -> None:
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "unsupported-format"),
         (b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(40), "unsupported-format"),
         (b"\0\0\0\x20ftypavif" + bytes(40), "unsupported-format"),
-        (encode(np.zeros((4, 4), np.float32), "TIFF"), "unsupported-mode"),
+        (encode(np.full((4, 4), -1, np.float32), "TIFF"), "unsupported-mode"),
         (encode(np.zeros((4, 4), np.int32), "TIFF"), "unsupported-mode"),
     ],
 )

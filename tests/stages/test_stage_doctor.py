@@ -105,7 +105,7 @@ def test_twelve_bits_in_sixteen_are_almost_black(good: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 4096, (80, 80)).astype(np.uint16)
     Image.fromarray(pixels).save(good / "images" / "00.png")
     assert look(good).warnings == [
-        "1 images use less than a quarter of their range of grays and look almost black: 00."
+        "1 images use less than a quarter of their range of grays and look almost black; see --bit-depth: 00."
     ]
 
 

@@ -9,7 +9,7 @@ import typer
 
 from wsss_cli.cli import options as shared
 from wsss_cli.cli.job import Job
-from wsss_cli.config import Execution
+from wsss_cli.config import Execution, Reading
 from wsss_cli.errors import RejectedInputError, UsageError
 
 WRITING = {  # values of options that a command which writes nothing has no use for
@@ -30,6 +30,8 @@ def doctor(
     unlabelled: shared.Unlabelled = "error",
     listing: shared.Listing = None,
     limit: shared.Limit = None,
+    bands: shared.Bands = Reading.bands,
+    bit_depth: shared.BitDepth = Reading.bit_depth,
     classes: shared.Classes = None,
     as_json: shared.AsJson = False,
     quiet: shared.Quiet = False,
@@ -57,6 +59,7 @@ def doctor(
             label_regex=label_regex,
             trust_pickle=trust_pickle,
             unlabelled=unlabelled,
+            reading=Reading(bands, bit_depth),
         )
     job.console.write_diagnosis(found.figures, found.errors, found.warnings, as_json=as_json)
     if found.errors:

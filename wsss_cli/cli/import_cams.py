@@ -29,6 +29,8 @@ def import_cams(
     ] = ImportCamsConfig.trust_pickle,
     listing: shared.Listing = None,
     limit: shared.Limit = None,
+    bands: shared.Bands = ImportCamsConfig.bands,
+    bit_depth: shared.BitDepth = ImportCamsConfig.bit_depth,
     out: shared.Out = Path("cams"),
     overwrite: shared.Overwrite = Execution.overwrite,
     overlay: shared.Overlay = False,

@@ -34,6 +34,8 @@ def import_weights(
     cnn: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Of crt: the second file, with its CNN.")
     ] = None,
+    bands: shared.Bands = DEFAULT.bands,
+    bit_depth: shared.BitDepth = DEFAULT.bit_depth,
     out: Annotated[
         Path | None,
         typer.Option(

@@ -57,6 +57,17 @@ CnnWeights = Annotated[
 ]
 Truth = Annotated[Path, _input("--truth", help="Folder of true masks.")]
 OptionalTruth = Annotated[Path | None, _input("--truth", help="Folder of true masks, to score each stage.")]
+Bands = Annotated[
+    str,
+    _input("--bands", metavar="N|N,N,N", help="Bands of the images that become gray, or red, green, blue."),
+]
+BitDepth = Annotated[
+    str,
+    _input(
+        "--bit-depth",
+        help="What images deeper than 8 bits are scaled by: auto, their type; or each band's min-max or percentile.",
+    ),
+]
 Limit = Annotated[int | None, _input("--limit", min=1, help="Only the first N images.")]
 Classes = Annotated[
     str | None, _input("--classes", metavar="A,B,C", help="Which classes, in which order; default: all.")

@@ -58,6 +58,8 @@ CLS_FIELDS = (
     "cnn",
     "cnn_normalisation",
     "image_size",
+    "bands",
+    "bit_depth",
     "augment",
     *BOTH_FIELDS,
 )
@@ -98,6 +100,8 @@ def run(
     listing: shared.Listing = None,
     val_listing: shared.ValListing = None,
     limit: shared.Limit = None,
+    bands: shared.Bands = CLS.bands,
+    bit_depth: shared.BitDepth = CLS.bit_depth,
     classes: shared.Classes = None,
     weights: shared.Weights = None,
     cnn_weights: shared.CnnWeights = None,

@@ -28,6 +28,8 @@ def train_cls(
     listing: shared.Listing = None,
     val_listing: shared.ValListing = None,
     limit: shared.Limit = None,
+    bands: shared.Bands = DEFAULT.bands,
+    bit_depth: shared.BitDepth = DEFAULT.bit_depth,
     classes: shared.Classes = None,
     weights: shared.Weights = None,
     cnn_weights: shared.CnnWeights = None,

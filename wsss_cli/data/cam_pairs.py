@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsss_cli.data.cams import Cam, decode_cam
 from wsss_cli.data.folder import StageFolder, read_item
-from wsss_cli.data.images import read_image
-from wsss_cli.data.samples import find_images
-from wsss_cli.errors import ItemError, RejectedInputError
+from wsss_cli.data.image_folder import ImageFolder, images_of
+from wsss_cli.errors import ItemError
 from wsss_cli.text import show
 
 
 @dataclass(frozen=True)
 class CamPairs:
-    """A folder of maps, and where the image of each id lies."""
+    """A folder of maps, and the images that they were made of."""
 
     folder: StageFolder
-    paths: dict[str, Path]
+    images: ImageFolder
 
     def read(self, id: str) -> tuple[Cam, NDArray[np.uint8], str]:  # noqa: A002 - the contract's word
         """The maps, the image (H, W, 3) and its digest; ItemError unless the maps are of this very image."""
         cam = decode_cam(read_item(self.folder, id), classes=len(self.folder.classes))
-        if id not in self.paths:
-            raise ItemError("image-missing", f"The image of '{show(id)}' is no longer there.")
-        path = self.paths[id]
-        image, digest = read_image(path)
+        image, digest = self.images.read(id)
         if self.folder.items[id].inputs.get("image", digest) not in ("", digest):
-            raise ItemError("image-changed", f"{show(path)} has changed since its maps were made.")
+            raise ItemError(
+                "image-changed", f"{show(self.images.path(id))} has changed since its maps were made."
+            )
         if image.shape[:2] != cam.size:
             (height, width), (rows, columns) = image.shape[:2], cam.size
             raise ItemError("size-mismatch", f"size mismatch cam {rows}x{columns} image {height}x{width}.")
@@ -45,10 +42,4 @@ class CamPairs:
 
 def open_cam_pairs(folder: StageFolder) -> CamPairs:
     """The maps of `folder` with their images; RejectedInputError if the image folder is no longer there."""
-    root = folder.manifest["facts"].get("images")
-    if not root or not Path(root).is_dir():
-        raise RejectedInputError(
-            f"The images of {show(folder.path)} are no longer in {show(str(root))}. "
-            "Put them back or make the maps again."
-        )
-    return CamPairs(folder, {sample.id: sample.path for sample in find_images(Path(root))})
+    return CamPairs(folder, images_of(folder, "maps"))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsss_cli.config import Reading
 from wsss_cli.data.files import sha256
-from wsss_cli.data.images import FORMATS, MAX_PIXELS, open_image, orientation, read_image, read_regular
+from wsss_cli.data.images import decode, read_regular
 from wsss_cli.data.masks import encode_png
 from wsss_cli.errors import ItemError
 from wsss_cli.text import show
@@ -24,21 +25,20 @@ class Copy:
     same: bool
 
 
-def image_copy(path: Path, digest: str | None, size: tuple[int, int]) -> Copy:
+def image_copy(path: Path, reading: Reading, digest: str | None, size: tuple[int, int]) -> Copy:
     """The image of a mask of this size (H, W); ItemError if it is not the file of the SHA-256 `digest` (None: any).
 
-    An image that EXIF turns is written upright, as its mask is: not every reader turns it.
+    An image that EXIF turns is written upright, as its mask is: not every reader turns it. So is one of which
+    others would see other colours, such as some bands of many.
     """
     payload = read_regular(path)
     if digest is not None and sha256(payload) != digest:
         raise ItemError("image-changed", f"{show(path)} has changed since its mask was made.")
-    image = open_image(payload, show(path), FORMATS, MAX_PIXELS)
-    suffix = path.suffix.lower()
-    same = suffix in SUFFIXES and orientation(image) in (0, 1)
-    found = (image.height, image.width)
+    pixels, common = decode(payload, show(path), reading)
+    suffix, found = path.suffix.lower(), pixels.shape[:2]
+    same = suffix in SUFFIXES and common
     if not same:
-        pixels, _ = read_image(path)
-        suffix, payload, found = ".png", encode_png(pixels), pixels.shape[:2]
+        suffix, payload = ".png", encode_png(pixels)
     if found != size:
         raise ItemError(
             "size-mismatch", f"size mismatch mask {size[0]}x{size[1]} image {found[0]}x{found[1]}."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import io
 import os
 import re
@@ -18,6 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from wsss_cli.config import PLAIN, Reading
+from wsss_cli.data.bands import DEEP, Bands, bands_of, on_white, read_tiff, to_rgb, too_large
+from wsss_cli.data.files import sha256
 from wsss_cli.errors import ItemError
 from wsss_cli.text import show
 
@@ -25,19 +27,41 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_PIXELS = 64_000_000
 _MAX_BYTES = 1 << 30
 _ORIENTATION_TAG = 0x0112
-_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 # Formats that Pillow must not even be asked about: an EPS file would start Ghostscript.
 _FOREIGN = {b"%!PS": "EPS", b"%PDF": "PDF", b"\xc5\xd0\xd3\xc6": "EPS", b"\x00\x00\x00\x0cjP": "JPEG 2000"}
 
 
-def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> tuple[NDArray[np.uint8], str]:
+def read_image(
+    path: Path, reading: Reading = PLAIN, *, max_pixels: int = MAX_PIXELS
+) -> tuple[NDArray[np.uint8], str]:
     """The image (H, W, 3) as uint8 RGB, turned by its EXIF orientation, and the SHA-256 of the file.
 
-    Transparency is put on white, 16-bit gray is scaled, the first frame is taken. Problems are ItemErrors.
+    Transparency is put on white, the first frame is taken; deep and many-banded files as `reading` says. Problems are
+    ItemErrors.
     """
     payload = read_regular(path)
-    image = open_image(payload, show(path), FORMATS, max_pixels)
-    return _upright(_rgb(image, show(path)), image), hashlib.sha256(payload).hexdigest()
+    pixels, _ = decode(payload, show(path), reading, max_pixels)
+    return pixels, sha256(payload)
+
+
+def decode(
+    payload: bytes, where: str, reading: Reading = PLAIN, max_pixels: int = MAX_PIXELS
+) -> tuple[NDArray[np.uint8], bool]:
+    """The pixels (H, W, 3) of a file that messages call `where`, and whether any other program sees them so."""
+    opened = _open(payload, where, reading, max_pixels)
+    common = isinstance(opened, Image.Image) and orientation(opened) in (0, 1) and reading == PLAIN
+    return _pixels(opened, where, reading), common
+
+
+def _open(payload: bytes, where: str, reading: Reading, max_pixels: int) -> Bands | Image.Image:
+    bands = read_tiff(payload, where, reading, max_pixels)
+    return open_image(payload, where, FORMATS, max_pixels) if bands is None else bands
+
+
+def _pixels(opened: Bands | Image.Image, where: str, reading: Reading) -> NDArray[np.uint8]:
+    if isinstance(opened, Bands):
+        return _upright(to_rgb(opened, where, reading), opened.orientation)
+    return _upright(_rgb(opened, where, reading), orientation(opened))
 
 
 @dataclass(frozen=True)
@@ -53,16 +77,26 @@ class ImageFacts:
     pixels: str
 
 
-def describe(path: Path) -> ImageFacts:
-    """The facts of an image file, read whole; ItemError as `read_image`."""
-    image = open_image(read_regular(path), show(path), FORMATS, MAX_PIXELS)
-    pixels = _upright(_rgb(image, show(path)), image)
-    height, width = pixels.shape[:2]
-    return ImageFacts(
-        image.format or "?", image.mode, (height, width), getattr(image, "n_frames", 1),
-        orientation(image) not in (0, 1), int(pixels.max()),
-        hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest(),
-    )  # fmt: skip
+def describe(file: tuple[Path, Reading]) -> ImageFacts:
+    """The facts of an image file, read whole as it is said; ItemError as `read_image`."""
+    path, reading = file
+    opened = _open(read_regular(path), show(path), reading, MAX_PIXELS)
+    pixels = _pixels(opened, show(path), reading)
+    if isinstance(opened, Bands):
+        kind, turn, frames = "TIFF", opened.orientation, opened.frames
+    else:
+        kind, turn, frames = opened.format or "?", orientation(opened), _frames(opened)
+    size, digest = (pixels.shape[0], pixels.shape[1]), sha256(repr(pixels.shape).encode() + pixels.tobytes())
+    return ImageFacts(kind, opened.mode, size, frames, turn not in (0, 1), int(pixels.max()), digest)
+
+
+def _frames(image: Image.Image) -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return int(getattr(image, "n_frames", 1))
+        except Exception:  # the first frame has been read; the others are broken
+            return 1
 
 
 def read_regular(path: Path) -> bytes:
@@ -113,17 +147,13 @@ def open_image(payload: bytes, where: str, formats: tuple[str, ...], max_pixels:
             raise _unidentified(payload, where, formats) from None
         except Image.DecompressionBombError as error:
             pixels = re.search(r"\d+", str(error))
-            raise ItemError("image-too-large", _too_large(where, int(pixels[0]) if pixels else 0)) from None
+            raise ItemError("image-too-large", too_large(where, int(pixels[0]) if pixels else 0)) from None
         except Exception as error:  # plug-ins raise anything on a broken header
             raise ItemError("image-corrupt", f"{where} is corrupt: {show(str(error))}.") from None
         if image.width * image.height > max_pixels:
-            raise ItemError("image-too-large", _too_large(where, image.width * image.height))
+            raise ItemError("image-too-large", too_large(where, image.width * image.height))
         _load(image, where)
     return image
-
-
-def _too_large(where: str, pixels: int) -> str:
-    return f"{where}: image-too-large {pixels} px. Shrink it."
 
 
 def _unidentified(payload: bytes, where: str, formats: Sequence[str]) -> ItemError:
@@ -141,41 +171,33 @@ def _load(image: Image.Image, where: str) -> None:
     try:
         image.load()
     except MemoryError:
-        raise ItemError("image-too-large", _too_large(where, image.width * image.height)) from None
+        raise ItemError("image-too-large", too_large(where, image.width * image.height)) from None
     except Exception as error:  # OSError, ValueError, SyntaxError, struct.error ... all mean a broken file
         text = str(error)
         reason = "image-truncated" if "truncated" in text.lower() else "image-corrupt"
         raise ItemError(reason, f"{where} is {reason.removeprefix('image-')}: {show(text)}.") from None
 
 
-def _rgb(image: Image.Image, where: str) -> NDArray[np.uint8]:
-    if image.mode in _SIXTEEN_BIT or (image.mode == "I" and image.format == "PNG"):
-        gray = np.asarray(image).astype(np.uint32)
-        scaled = ((gray + 128) // 257).astype(np.uint8)  # by its type, 65535 -> 255; Pillow would clip
-        return np.repeat(scaled[:, :, None], 3, axis=2)
-    if image.mode in ("I", "F"):
-        raise ItemError(
-            "unsupported-mode", f"{where}: unsupported-mode {image.mode}. Save it with 8 or 16 bits."
-        )
+def _rgb(image: Image.Image, where: str, reading: Reading) -> NDArray[np.uint8]:
+    if image.mode in DEEP:
+        return to_rgb(bands_of(image), where, reading)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
+            if reading.bands:
+                return to_rgb(bands_of(image), where, reading)
             if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
-                image = _on_white(image.convert("RGBA"))
+                image = on_white(image.convert("RGBA"))
             return np.array(image.convert("RGB"))
+        except ItemError:
+            raise
         except Exception as error:
             raise ItemError(
                 "unsupported-mode", f"{where}: unsupported-mode {image.mode}: {show(str(error))}."
             ) from None
 
 
-def _on_white(image: Image.Image) -> Image.Image:
-    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, image)
-
-
-def _upright(pixels: NDArray[np.uint8], image: Image.Image) -> NDArray[np.uint8]:
-    turn = orientation(image)
+def _upright(pixels: NDArray[np.uint8], turn: int) -> NDArray[np.uint8]:
     if turn in (5, 6, 7, 8):
         pixels = pixels.transpose(1, 0, 2)
     if turn in (3, 4, 7, 8):

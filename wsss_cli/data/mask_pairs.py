@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsss_cli.data.folder import StageFolder, read_item
-from wsss_cli.data.images import read_image
+from wsss_cli.data.image_folder import ImageFolder, images_of
 from wsss_cli.data.masks import Mask, decode_mask, ignore_value
-from wsss_cli.data.samples import find_images
 from wsss_cli.errors import ItemError, RejectedInputError
 from wsss_cli.text import show
 
@@ -23,7 +21,7 @@ class MaskPairs:
     """Images with masks; `sizes` (H, W) and `digests` of the image files are those of the usable ones, by id."""
 
     folder: StageFolder
-    paths: dict[str, Path]
+    images: ImageFolder
     sizes: dict[str, tuple[int, int]]
     digests: dict[str, str]
     failures: dict[str, str]
@@ -41,12 +39,12 @@ class MaskPairs:
     def read(self, id: str) -> tuple[NDArray[np.uint8], Mask]:  # noqa: A002 - the contract's word
         """The image (H, W, 3) and the mask (H, W) of a usable pair."""
         mask = decode_mask(read_item(self.folder, id), classes=len(self.folder.classes))
-        return read_image(self.paths[id])[0], mask
+        return self.images.read(id)[0], mask
 
 
 def look_at_pairs(folder: StageFolder, ids: Sequence[str], note: Callable[[str], None]) -> MaskPairs:
     """Open every pair once, so that a bad one is told before the work; RejectedInputError if none is usable."""
-    pairs = MaskPairs(folder, _images(folder), {}, {}, {})
+    pairs = MaskPairs(folder, images_of(folder, "masks"), {}, {}, {})
     for id_ in ids:
         try:
             pairs.sizes[id_], pairs.digests[id_] = _look(pairs, id_)
@@ -61,22 +59,10 @@ def look_at_pairs(folder: StageFolder, ids: Sequence[str], note: Callable[[str],
     return pairs
 
 
-def _images(folder: StageFolder) -> dict[str, Path]:
-    root = folder.manifest["facts"].get("images")
-    if not root or not Path(root).is_dir():
-        raise RejectedInputError(
-            f"The images of {show(folder.path)} are no longer in {show(str(root))}. "
-            "Put them back or make the masks again."
-        )
-    return {sample.id: sample.path for sample in find_images(Path(root))}
-
-
 def _look(pairs: MaskPairs, id_: str) -> tuple[tuple[int, int], str]:
     """Size and fingerprint of the image, if it is the one that the mask was made of."""
     mask = decode_mask(read_item(pairs.folder, id_), classes=len(pairs.folder.classes))
-    if id_ not in pairs.paths:
-        raise ItemError("image-missing", f"The image of '{show(id_)}' is no longer there.")
-    image, digest = read_image(pairs.paths[id_])
+    image, digest = pairs.images.read(id_)
     (height, width), (rows, columns) = image.shape[:2], mask.shape
     if (height, width) != (rows, columns):
         raise ItemError("size-mismatch", f"size mismatch mask {rows}x{columns} image {height}x{width}.")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from wsss_cli.data.cams import decode_cam, upsample
 from wsss_cli.data.folder import StageFolder, read_item
-from wsss_cli.data.images import read_image
+from wsss_cli.data.image_folder import ImageFolder
 from wsss_cli.data.masks import Mask, decode_mask, overlay, overlay_maps, read_mask
 from wsss_cli.errors import ItemError
 from wsss_cli.text import show
@@ -37,13 +37,13 @@ class _Grid:
 
 
 def tiles(
-    folders: Sequence[StageFolder], id_: str, image_path: Path, truth_path: Path | None, height: int
+    folders: Sequence[StageFolder], id_: str, images: ImageFolder, truth_path: Path | None, height: int
 ) -> list[Picture]:
     """The image (h, w, 3), its truth if there is one, and what each folder of maps or masks has (ItemError).
 
     All are `height` pixels high, by their nearest pixels; a strip is made narrower than it is.
     """
-    image, _ = read_image(image_path)
+    image, _ = images.read(id_)
     grid = _grid(image, height)
     small = grid.shrunk(image)
     found = [small]

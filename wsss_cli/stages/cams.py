@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsss_cli.config import CamsConfig, Execution, as_dict, choose_preset, method_options, resolve
+from wsss_cli.config import CamsConfig, Execution, Reading, as_dict, choose_preset, method_options, resolve
 from wsss_cli.data.cams import Cam, encode_cam
 from wsss_cli.data.checkpoints import Checkpoint, read_checkpoint
 from wsss_cli.data.files import sha256
+from wsss_cli.data.image_folder import image_facts
 from wsss_cli.data.images import read_image, read_regular
 from wsss_cli.data.run import Run
 from wsss_cli.data.samples import Sample, Unlabelled, find_images, match, select
@@ -62,17 +63,18 @@ def run(
     """
     trained = read_checkpoint(checkpoint, "classifier")
     names = tuple(trained.about["classes"])
+    reading = Reading.of(trained.about)
     device = choose_device(execution.device)
     config, module, options = _refinement(config, trained, device, given)
     kept = _kept(classes, names)
-    reading = {"format": label_format, "regex": label_regex, "trust_pickle": trust_pickle}
-    work = _work(images, labels, reading, unlabelled, _picker(listing, limit, images), names, kept)
+    asked = {"format": label_format, "regex": label_regex, "trust_pickle": trust_pickle}
+    work = _work(images, labels, asked, unlabelled, _picker(listing, limit, images), names, kept)
     method = rebuild(trained.about, trained.state).to(device)
     check_refinement(config.method, method)
     localise, views = module.localiser(method, options), module.views(options)
     chosen = dataclasses.asdict(options)
     configuration = {**as_dict(config), "options": chosen, "kept": [names[c] for c in kept]}
-    facts = {"images": str(images.resolve()), "method": config.method, "tags": work.origin}
+    facts = {**image_facts(images, reading), "method": config.method, "tags": work.origin}
     inputs = {
         "checkpoint": {"path": str(checkpoint.resolve()), "fingerprint": trained.fingerprint},
         **work.inputs,
@@ -87,7 +89,7 @@ def run(
         for note in work.notes(config):
             reporter.note(note)
         seed_everything(0)
-        localiser = _Localiser(method, localise, views, config, trained.about, device, kept)
+        localiser = _Localiser(method, localise, views, config, trained.about, device, kept, reading)
         _localise_all(folder, work, localiser, reporter)
     return Summary(
         "cams", out, folder.counts, folder.failures, {"method": config.method, "tags": work.origin}
@@ -135,7 +137,7 @@ def _picker(listing: Path | None, limit: int | None, images: Path) -> Callable[[
 def _work(
     images: Path,
     labels: Path | None,
-    reading: Mapping[str, Any],
+    asked: Mapping[str, Any],
     unlabelled: Unlabelled,
     wanted: Callable[[list[Sample]], list[str]],
     names: tuple[str, ...],
@@ -147,7 +149,7 @@ def _work(
     inputs: dict[str, Any] = {"images": {"path": str(images.resolve()), "fingerprint": ""}}
     if labels is None:
         return _Work(chosen, None, inputs)
-    table = read_labels(labels, **reading, ids={sample.id for sample in samples})
+    table = read_labels(labels, **asked, ids={sample.id for sample in samples})
     inputs["labels"] = {"path": str(labels.resolve()), "fingerprint": table.fingerprint}
     found = match(table, samples, names, unlabelled, ids)
     if not found:
@@ -179,7 +181,7 @@ def _localise_one(folder: Run, sample: Sample, tags: tuple[int, ...] | None, loc
     asked = "predicted" if tags is None else ",".join(map(str, tags))
     if folder.finished(sample.id, {"image": sha256(read_regular(sample.path)), "tags": asked}):
         return
-    image, digest = read_image(sample.path)
+    image, digest = read_image(sample.path, localiser.reading)
     cam = localiser.cam(image, tags)
     folder.write(
         sample.id,
@@ -201,6 +203,7 @@ class _Localiser:
     about: Mapping[str, Any]
     device: torch.device
     kept: tuple[int, ...]
+    reading: Reading
 
     @torch.no_grad()
     def cam(self, image: NDArray[np.uint8], tags: tuple[int, ...] | None) -> Cam:

@@ -17,13 +17,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsss_cli.config import CRF_PRESETS, CrfConfig, Execution, as_dict, choose_preset, resolve
+from wsss_cli.config import CRF_PRESETS, CrfConfig, Execution, Reading, as_dict, choose_preset, resolve
 from wsss_cli.data.cams import decode_cam, encode_cam, every_map, upsample
 from wsss_cli.data.folder import StageFolder, read_item, read_run
+from wsss_cli.data.image_folder import ImageFolder, images_of
 from wsss_cli.data.images import read_image
 from wsss_cli.data.run import Run
-from wsss_cli.data.samples import find_images, select
-from wsss_cli.errors import ItemError, RejectedInputError
+from wsss_cli.data.samples import select
+from wsss_cli.errors import ItemError
 from wsss_cli.ops import crf as ops
 from wsss_cli.ops.pseudo import automatic_threshold
 from wsss_cli.ops.trust import image_score, region_scores
@@ -43,6 +44,7 @@ class Work:
 
     cam: bytes
     image: Path
+    reading: Reading
     image_sha256: str | None  # of the image that the maps were made of
     classes: int
     config: CrfConfig
@@ -64,7 +66,7 @@ def run(
     config = resolve(config, choose_preset(CRF_PRESETS, config.preset), given)
     folder = read_run(cams, "cams", "refine")
     ids = select(sorted({*folder.items, *folder.failures}), listing, limit, str(cams))
-    images = _images(folder)
+    images = images_of(folder, "cams")
     threshold = _threshold(folder, config)
     used = {"threshold_used": threshold}
     stage = Run(
@@ -91,20 +93,10 @@ def run(
 class _Plan:
     """What all images of one run share."""
 
-    images: dict[str, Path]
+    images: ImageFolder
     config: CrfConfig
     threshold: float
     workers: int
-
-
-def _images(folder: StageFolder) -> dict[str, Path]:
-    root = Path(folder.manifest["facts"]["images"])
-    if not root.is_dir():
-        raise RejectedInputError(
-            f"The images of {show(folder.path)} are no longer in {show(root)}. "
-            "Put them back or make the cams again."
-        )
-    return {sample.id: sample.path for sample in find_images(root)}
 
 
 def _threshold(folder: StageFolder, config: CrfConfig) -> float:
@@ -143,14 +135,17 @@ def _refine_all(stage: Run, folder: StageFolder, todo: list[str], plan: _Plan, r
 def _work(folder: StageFolder, todo: list[str], plan: _Plan) -> Iterator[tuple[str, Work | ItemError]]:
     for id_ in todo:
         try:
-            payload = read_item(folder, id_)
-            if id_ not in plan.images:
-                raise ItemError("image-missing", f"The image of '{show(id_)}' is no longer there.")
+            payload, path = read_item(folder, id_), plan.images.path(id_)
         except ItemError as error:
             yield id_, error
             continue
         digest = folder.items[id_].inputs.get("image")
-        yield id_, Work(payload, plan.images[id_], digest, len(folder.classes), plan.config, plan.threshold)
+        yield (
+            id_,
+            Work(
+                payload, path, plan.images.reading, digest, len(folder.classes), plan.config, plan.threshold
+            ),
+        )
 
 
 @dataclass(frozen=True)
@@ -167,7 +162,7 @@ def refine(work: Work | ItemError) -> Refined:
     if isinstance(work, ItemError):
         raise work
     cam = decode_cam(work.cam, classes=work.classes)
-    image, digest = read_image(work.image)
+    image, digest = read_image(work.image, work.reading)
     if work.image_sha256 not in (None, digest):
         raise ItemError("image-changed", f"{show(work.image)} has changed since its maps were made.")
     if image.shape[:2] != cam.size:

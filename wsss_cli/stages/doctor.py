@@ -19,7 +19,15 @@ import numpy as np
 import torch
 
 from wsss_cli import __version__
-from wsss_cli.config import CamsConfig, CrfConfig, Execution, TrainClsConfig, TrainSegConfig
+from wsss_cli.config import (
+    PLAIN,
+    CamsConfig,
+    CrfConfig,
+    Execution,
+    Reading,
+    TrainClsConfig,
+    TrainSegConfig,
+)
 from wsss_cli.data.images import ImageFacts
 from wsss_cli.data.samples import Sample, Unlabelled, find_images, select
 from wsss_cli.errors import EnvironmentProblemError, ItemError, RejectedInputError, UnsafeFileError
@@ -75,6 +83,7 @@ def run(
     label_regex: str = "",
     trust_pickle: bool = False,
     unlabelled: Unlabelled = "error",
+    reading: Reading = PLAIN,
 ) -> Diagnosis:
     """Look at everything, and never stop at the first problem; nothing is written."""
     found = Diagnosis()
@@ -90,12 +99,12 @@ def run(
         found.errors.append(str(error))
         return found
     chosen = [sample for sample in samples if sample.id in wanted]
-    facts = _survey(chosen, execution, reporter, found)
+    facts = _survey(chosen, reading, execution, reporter, found)
     tags, ids = None, {sample.id for sample in samples}
     if labels is not None:
-        reading: dict[str, Any] = {"format": label_format, "regex": label_regex, "trust_pickle": trust_pickle}
+        asked: dict[str, Any] = {"format": label_format, "regex": label_regex, "trust_pickle": trust_pickle}
         try:
-            table = read_labels(labels, **reading, ids=ids)
+            table = read_labels(labels, **asked, ids=ids)
         except (RejectedInputError, UnsafeFileError) as error:
             found.errors.append(str(error))
         else:
@@ -185,13 +194,13 @@ def _crf_speed(found: Diagnosis) -> float:
 
 
 def _survey(
-    samples: Sequence[Sample], execution: Execution, reporter: Reporter, found: Diagnosis
+    samples: Sequence[Sample], reading: Reading, execution: Execution, reporter: Reporter, found: Diagnosis
 ) -> dict[str, ImageFacts]:
     """What each readable image is; figures on all."""
     facts: dict[str, ImageFacts] = {}
     unreadable: list[str] = []
     reporter.start("images", len(samples))
-    items = ((sample.id, sample.path) for sample in samples)
+    items = ((sample.id, (sample.path, reading)) for sample in samples)
     for id_, result in run_isolated("wsss_cli.data.images:describe", items, workers=execution.workers):
         if isinstance(result, ItemError):
             unreadable.append(str(result).removesuffix("."))
@@ -205,7 +214,7 @@ def _survey(
     found.figures["images"] = {"count": len(samples), "unreadable": len(unreadable), **_shapes(facts)}
     doubts: tuple[tuple[str, Callable[[ImageFacts], bool]], ...] = (
         (
-            "use less than a quarter of their range of grays and look almost black",
+            "use less than a quarter of their range of grays and look almost black; see --bit-depth",
             lambda f: f.brightest < DARK,
         ),
         ("have a side below 64 pixels; classes have hardly a place there", lambda f: min(f.size) < SMALL),

@@ -5,7 +5,7 @@ An exporter makes bytes; which image is next, what fails, and every write is dec
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -15,8 +15,9 @@ from wsss_cli.data.cams import decode_cam, upsample
 from wsss_cli.data.copies import image_copy
 from wsss_cli.data.files import sha256
 from wsss_cli.data.folder import StageFolder, read_item, read_run
+from wsss_cli.data.image_folder import ImageFolder, images_of
 from wsss_cli.data.masks import decode_mask, ignore_value, palette
-from wsss_cli.data.samples import find_images, select
+from wsss_cli.data.samples import select
 from wsss_cli.data.tree import Tree
 from wsss_cli.errors import ItemError, RejectedInputError
 from wsss_cli.exports import EXPORTERS, MASK_STAGES, Dataset, Exporter, Form, Maps, Scene
@@ -50,7 +51,7 @@ def run(
     ids = select(sorted({*folder.items, *folder.failures}), listing, limit, str(masks))
     ids = _worst(folder, ids, config.worst)
     _check_names(ids, exporter.FORM, config)
-    images = _images(folder, exporter.FORM, config)
+    images = images_of(folder, "masks") if exporter.FORM.names_files else None
     made_of = sha256("\n".join([folder.fingerprint, *ids]).encode())
     tree = Tree(
         out, "export", configuration=as_dict(config), classes=folder.classes, ids=ids,
@@ -127,25 +128,12 @@ def _folder(path: Path, form: Form, config: ExportConfig) -> StageFolder:
     return folder
 
 
-def _images(folder: StageFolder, form: Form, config: ExportConfig) -> Mapping[str, Path]:
-    """The image of every id; none where the format names no image files."""
-    if not form.names_files:
-        return {}
-    root = Path(str(folder.manifest["facts"].get("images") or ""))
-    if not root.is_absolute() or not root.is_dir():
-        raise RejectedInputError(
-            f"The images of {show(folder.path)} are no longer in {show(root)}, and {config.to} needs them. "
-            "Put them back or make the masks again."
-        )
-    return {sample.id: sample.path for sample in find_images(root)}
-
-
 @dataclass(frozen=True)
 class _Source:
     """Where scenes come from."""
 
     folder: StageFolder
-    images: Mapping[str, Path]
+    images: ImageFolder | None  # None where the format names no image files
     form: Form
     config: ExportConfig
 
@@ -172,14 +160,12 @@ class _Source:
 
     def _image(self, id_: str, size: tuple[int, int], tree: Tree) -> tuple[str, str | None]:
         """The suffix of the image's file, and the name of the exported image."""
-        path = self.images.get(id_)
-        if path is None:
-            if self.images:
-                raise ItemError("image-missing", f"The image of '{show(id_)}' is no longer there.")
+        if self.images is None:
             return "", None
+        path = self.images.path(id_)
         if self.config.images == "none":
             return path.suffix, None
-        copy = image_copy(path, self.folder.items[id_].inputs.get("image"), size)
+        copy = image_copy(path, self.images.reading, self.folder.items[id_].inputs.get("image"), size)
         below, name = self.form.image_folder.format(split=self.config.split), flat_name(id_) + copy.suffix
         if self.config.images == "link" and copy.same:
             tree.link(f"{below}/{name}", path.absolute())

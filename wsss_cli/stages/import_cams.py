@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsss_cli.config import Execution, ImportCamsConfig, as_dict
+from wsss_cli.config import Execution, ImportCamsConfig, Reading, as_dict
 from wsss_cli.data.cams import decode_cam, encode_cam
 from wsss_cli.data.files import sha256
 from wsss_cli.data.foreign_cams import decode_foreign_cam
+from wsss_cli.data.image_folder import image_facts
 from wsss_cli.data.images import read_image, read_regular
 from wsss_cli.data.masks import read_classes
 from wsss_cli.data.run import Run
@@ -54,12 +55,12 @@ def run(
     with Run(
         out, STAGE, configuration={**as_dict(config), "imported": True}, classes=names, inputs=inputs,
         ids=list(work.wanted), suffix=".npz", execution=execution, reporter=reporter,
-        facts={"images": str(images.resolve()), "method": "imported", "tags": "given"},
+        facts={**image_facts(images, config.reading), "method": "imported", "tags": "given"},
     ) as folder:  # fmt: skip
         if not execution.dry_run:
             if work.without:
                 reporter.note(f"{work.without} of {work.images} images have no maps and are left out.")
-            _import_all(folder, work, len(names), forms, reporter)
+            _import_all(folder, work, config.reading, len(names), forms, reporter)
     figures: dict[str, Any] = {"images": len(work.wanted), "classes": len(names), "forms": dict(forms)}
     return Summary("import-cams", out, folder.counts, folder.failures, figures)
 
@@ -111,13 +112,15 @@ def _files(source: Path, samples: dict[str, Sample]) -> dict[str, Path]:
     return found
 
 
-def _import_all(folder: Run, work: _Work, classes: int, forms: Counter[str], reporter: Reporter) -> None:
+def _import_all(
+    folder: Run, work: _Work, reading: Reading, classes: int, forms: Counter[str], reporter: Reporter
+) -> None:
     reporter.start("import-cams", len(work.wanted))
     for id_, (sample, path) in work.wanted.items():
         try:
             if path is None:
                 raise ItemError("missing", f"There are no maps of '{show(id_)}'.")
-            form = _import_one(folder, sample, path, classes)
+            form = _import_one(folder, sample, path, reading, classes)
         except ItemError as error:
             folder.fail(id_, error)
         else:
@@ -125,13 +128,13 @@ def _import_all(folder: Run, work: _Work, classes: int, forms: Counter[str], rep
         reporter.advance()
 
 
-def _import_one(folder: Run, sample: Sample, path: Path, classes: int) -> str:
+def _import_one(folder: Run, sample: Sample, path: Path, reading: Reading, classes: int) -> str:
     """Write the maps of one image; whose form they have, "" if they were there already."""
     payload = read_regular(path)
     inputs = {"maps": sha256(payload), "image": sha256(read_regular(sample.path))}
     if folder.finished(sample.id, inputs):
         return ""
-    image, _ = read_image(sample.path)
+    image, _ = read_image(sample.path, reading)
     cam, form = decode_foreign_cam(payload, str(path), (image.shape[0], image.shape[1]))
     made = encode_cam(cam)
     decode_cam(made, classes=classes)  # what later stages will check: no class beyond the list

@@ -104,7 +104,7 @@ def _require_finite(state: State, file: Path) -> None:
 
 def _require_use(source: str, given: Collection[str], cnn: Path | None, classes: str | None) -> None:
     """Refuse what was typed for another release."""
-    typed = {*given} - {"source"}
+    typed = {*given} - {"source", "bands", "bit_depth"}
     typed |= {name for name, value in (("cnn", cnn), ("classes", classes)) if value is not None}
     idle = sorted(typed - {*RELEASES.load(source).USES})
     option = "--" + idle[0].replace("_", "-") if idle else ""
@@ -166,7 +166,8 @@ def _about(
         "kind": "classifier", "method": converted.method, "backbone": converted.backbone,
         "image_size": converted.image_size, "mean": list(converted.mean), "std": list(converted.std),
         "configuration": as_dict(config), "classes": list(names), "options": dataclasses.asdict(options),
-        "origin": {"from": config.source, "file": file.name}, **converted.beside,
+        "origin": {"from": config.source, "file": file.name}, "reading": as_dict(config.reading),
+        **converted.beside,
     }  # fmt: skip
 
 

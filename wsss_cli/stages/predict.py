@@ -13,9 +13,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsss_cli.config import CRF_PRESETS, CamsConfig, CrfConfig, Execution, PredictConfig, as_dict, resolve
+from wsss_cli.config import (
+    CRF_PRESETS,
+    CamsConfig,
+    CrfConfig,
+    Execution,
+    PredictConfig,
+    Reading,
+    as_dict,
+    resolve,
+)
 from wsss_cli.data.checkpoints import Checkpoint, read_checkpoint
 from wsss_cli.data.files import sha256_file
+from wsss_cli.data.image_folder import image_facts
 from wsss_cli.data.images import read_image
 from wsss_cli.data.masks import IGNORE, classes_txt, encode_mask, ignore_value
 from wsss_cli.data.run import Run
@@ -67,7 +77,7 @@ def run(
         "checkpoint": {"path": str(checkpoint.resolve()), "fingerprint": trained.fingerprint},
         "images": {"path": str(images.resolve()), "fingerprint": ""},
     }
-    facts = {"images": str(images.resolve()), "ignore": ignore_value(len(names))}
+    facts = {**image_facts(images, Reading.of(trained.about)), "ignore": ignore_value(len(names))}
     with Run(
         out, "predict", configuration=as_dict(config), classes=names, inputs=inputs, ids=ids, suffix=".png",
         facts=facts, execution=execution, reporter=reporter,
@@ -141,7 +151,7 @@ class _Look:
 
 def _look(sample: Sample, predictor: _Predictor) -> _Look | ItemError:
     try:
-        image, digest = read_image(sample.path)
+        image, digest = read_image(sample.path, Reading.of(predictor.about))
         return predictor.look(image, digest)
     except ItemError as error:
         return error

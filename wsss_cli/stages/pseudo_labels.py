@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from wsss_cli.config import Execution, PseudoLabelsConfig, as_dict, item_limit
 from wsss_cli.data.cams import Cam, decode_cam, every_map, upsample
 from wsss_cli.data.folder import StageFolder, read_item, read_run
+from wsss_cli.data.image_folder import same_images
 from wsss_cli.data.masks import Mask, classes_txt, encode_mask, ignore_value
 from wsss_cli.data.run import Run
 from wsss_cli.data.samples import select
@@ -75,7 +76,7 @@ def run(
         inputs={"maps": {"path": str(maps.absolute()), "fingerprint": folder.recipe}},
         ids=ids,
         suffix=".png",
-        facts={"images": folder.manifest["facts"].get("images"), "ignore": ignore, **chosen},
+        facts={**same_images(folder), "ignore": ignore, **chosen},
         execution=execution,
         reporter=reporter,
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 from wsss_cli.data.files import is_whole, read_regular_file, sha256, write_atomic
 from wsss_cli.data.folder import StageFolder, read_run
+from wsss_cli.data.image_folder import ImageFolder, images_of
 from wsss_cli.data.masks import encode_jpeg
 from wsss_cli.data.samples import find_images
 from wsss_cli.data.tiles import MAPS, MASKS, tiles
@@ -173,7 +174,7 @@ class _Looks:
     """Folders with something to see, the newest stage last, and what is known of their images."""
 
     folders: list[StageFolder]
-    images: dict[str, Path]
+    images: ImageFolder
     truths: dict[str, Path]
     iou: dict[str, float]
 
@@ -186,10 +187,10 @@ def _cards(made: Sequence[StageFolder], truth: Path | None, count: int, reporter
     # Predictions are often of other images; they are shown where they are of the same.
     main = scored[-1]
     beside = [folder for folder in seen if folder is main or set(folder.items) & set(main.items)]
-    images = {sample.id: sample.path for sample in find_images(Path(str(main.manifest["facts"]["images"])))}
+    images = images_of(main, "results")
     truths = {sample.id: sample.path for sample in find_images(truth)} if truth else {}
     looks = _Looks(beside, images, truths, _image_scores(made, main))
-    ids = _worst([id_ for id_ in main.items if id_ in images], main, count)
+    ids = _worst([id_ for id_ in main.items if id_ in images.paths], main, count)
     reporter.start("pictures", len(ids))
     cards = []
     for id_ in ids:
@@ -224,7 +225,7 @@ def _image_scores(made: Sequence[StageFolder], main: StageFolder) -> dict[str, f
 
 def _card(looks: _Looks, main: StageFolder, id_: str) -> Card:
     folders = [folder for folder in looks.folders if id_ in folder.items]
-    pictures = tiles(folders, id_, looks.images[id_], looks.truths.get(id_), HEIGHT)
+    pictures = tiles(folders, id_, looks.images, looks.truths.get(id_), HEIGHT)
     titles = ["image", *(["truth"] if id_ in looks.truths else []), *(folder.path.name for folder in folders)]
     small = [encode_jpeg(picture) for picture in pictures]
     facts = main.items[id_].facts

@@ -9,7 +9,8 @@ import numpy as np
 
 from wsss_cli.data.clearing import OVERLAY
 from wsss_cli.data.files import is_whole, sha256, write_atomic
-from wsss_cli.data.folder import StageFolder, read_run
+from wsss_cli.data.folder import read_run
+from wsss_cli.data.image_folder import images_of
 from wsss_cli.data.masks import encode_png
 from wsss_cli.data.samples import find_images, id_of
 from wsss_cli.data.tiles import MAPS, MASKS, Picture, tiles
@@ -35,7 +36,7 @@ def run(
     out; an unchanged file stays untouched, and so does any if nothing can be shown.
     """
     made = [read_run(folder, *MAPS, *MASKS) for folder in folders]
-    images, truths = _images(made[0]), _paths(truth) if truth else None
+    images, truths = images_of(made[0], "results"), _paths(truth) if truth else None
     common = [id_ for id_ in made[0].items if all(id_ in folder.items for folder in made)]
     common = [id_ for id_ in common if truths is None or id_ in truths]
     if tagged:
@@ -43,7 +44,7 @@ def run(
     lines = {}
     for id_ in _spread(common, rows):
         try:
-            lines[id_] = tiles(made, id_, images[id_], truths[id_] if truths else None, height)
+            lines[id_] = tiles(made, id_, images, truths[id_] if truths else None, height)
         except (ItemError, KeyError):
             continue
     if lines:
@@ -62,18 +63,18 @@ def one(
 ) -> None:
     """As `run`, of one image; RejectedInputError if a folder or the truth does not have it, or it cannot be read."""
     made = [read_run(folder, *MAPS, *MASKS) for folder in folders]
-    images, truths = _images(made[0]), _paths(truth) if truth else None
-    id_ = id_ if id_ in images else id_of(id_)  # as it is printed, or as its path is written
+    images, truths = images_of(made[0], "results"), _paths(truth) if truth else None
+    id_ = id_ if id_ in images.paths else id_of(id_)  # as it is printed, or as its path is written
     for folder in made:
         if id_ not in folder.items:
             raise RejectedInputError(
                 f"{show(folder.path)} has no '{show(id_)}'. Its items.jsonl names what it has."
             )
-    for where, known in (("image", images), ("truth", truths)):
+    for where, known in (("image", images.paths), ("truth", truths)):
         if known is not None and id_ not in known:
             raise RejectedInputError(f"There is no {where} of '{show(id_)}'. Put it back or leave it out.")
     try:
-        line = tiles(made, id_, images[id_], truths[id_] if truths else None, height)
+        line = tiles(made, id_, images, truths[id_] if truths else None, height)
     except ItemError as error:
         raise RejectedInputError(f"'{show(id_)}' cannot be shown: {error}") from error
     _write(out, [line])
@@ -83,10 +84,6 @@ def _write(out: Path, lines: list[list[Picture]]) -> None:
     payload = encode_png(_sheet(lines))
     if not is_whole(out, sha256(payload)):
         write_atomic(out, payload)
-
-
-def _images(folder: StageFolder) -> dict[str, Path]:
-    return _paths(Path(folder.manifest["facts"]["images"]))
 
 
 def _paths(root: Path) -> dict[str, Path]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wsss_cli.config import (
     Execution,
+    Reading,
     TrainClsConfig,
     as_dict,
     choose_preset,
@@ -22,6 +23,7 @@ from wsss_cli.config import (
 )
 from wsss_cli.data.checkpoints import encode_checkpoint, encode_safetensors, read_weights
 from wsss_cli.data.files import json_bytes, read_json, sha256
+from wsss_cli.data.image_folder import image_facts
 from wsss_cli.data.images import read_image, read_regular
 from wsss_cli.data.resume import ResumeFile, clear_resume
 from wsss_cli.data.run import Run
@@ -129,7 +131,7 @@ def run(
     if val is not None:
         inputs["val"] = {"path": str(val_listing), "fingerprint": val.fingerprint()}
     configuration = {**as_dict(config), "options": dataclasses.asdict(options)}
-    facts = {"images": str(images.resolve()), "method": config.method}
+    facts = {**image_facts(images, config.reading), "method": config.method}
     with Run(
         out, "train-cls", configuration=configuration, classes=names, inputs=inputs, ids=(), facts=facts,
         execution=execution, reporter=reporter,
@@ -310,6 +312,7 @@ class _Training:
         about = {
             "kind": "classifier", "method": config.method, "backbone": config.backbone, "image_size": config.image_size,
             "mean": list(self.mean), "std": list(self.std), "configuration": as_dict(config),
+            "reading": as_dict(config.reading),
         }  # fmt: skip
         if self.cnn is not None:
             about["cnn"] = {"name": config.cnn, "mean": list(self.cnn.mean), "std": list(self.cnn.std)}
@@ -353,13 +356,13 @@ class _Training:
                 f"None of the {len(tagged.samples)} images can be read. First: {next(iter(self.failures.values()))}"
             )
         return TaggedImages(
-            _Reader([tagged.samples[index].path for index in good]), tagged.targets[good],
+            _Reader([tagged.samples[index].path for index in good], config.reading), tagged.targets[good],
             _Shrink(config.image_size * 8 // 7), view, config.seed, MEMORY // max(1, self.workers),
         )  # fmt: skip
 
     def _readable(self, sample: Sample) -> bool:
         try:
-            read_image(sample.path)
+            read_image(sample.path, self.config.reading)
         except ItemError as error:
             self.failures[sample.id] = f"{error.reason}: {error}"
             self.reporter.note(f"{sample.id} is left out: {error}")
@@ -397,9 +400,10 @@ class _Reader:
     """Picture `index` of a list of files; a class, because loading processes must be able to receive it."""
 
     paths: list[Path]
+    reading: Reading
 
     def __call__(self, index: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        return read_image(self.paths[index])[0]
+        return read_image(self.paths[index], self.reading)[0]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ from wsss_cli.config import Execution, TrainSegConfig, as_dict, item_limit
 from wsss_cli.data.checkpoints import encode_checkpoint, encode_safetensors, read_checkpoint, read_weights
 from wsss_cli.data.files import json_bytes, sha256
 from wsss_cli.data.folder import read_run
+from wsss_cli.data.image_folder import same_images
 from wsss_cli.data.mask_pairs import MaskPairs, look_at_pairs
 from wsss_cli.data.resume import ResumeFile, clear_resume
 from wsss_cli.data.run import Run
@@ -65,7 +66,7 @@ def run(
     configuration = as_dict(config)
     with Run(
         out, "train-seg", configuration=configuration, classes=folder.classes, inputs=inputs, ids=(),
-        facts={"images": folder.manifest["facts"]["images"]}, execution=execution, reporter=reporter,
+        facts=same_images(folder), execution=execution, reporter=reporter,
     ) as stage:  # fmt: skip
         if execution.dry_run:
             figures = {**configuration, "images": len(pairs.sizes), "classes": list(folder.classes)}
@@ -79,9 +80,8 @@ def run(
             training = _Training(config, loaded, segmenter, device, execution, reporter)
             metrics = training.run(ResumeFile(out, work), pairs)
             state = segmenter.state_dict()
-            stage.extra(
-                "ckpt.pt", encode_checkpoint({**training.about, "classes": list(folder.classes)}, state)
-            )
+            about = {"classes": list(folder.classes), "reading": as_dict(pairs.images.reading)}
+            stage.extra("ckpt.pt", encode_checkpoint({**training.about, **about}, state))
             stage.extra("ckpt.safetensors", encode_safetensors(state))
             stage.extra("metrics.json", json_bytes(metrics))
     clear_resume(out)

@@ -11,6 +11,7 @@ import numpy as np
 from wsss_cli.config import CRF_PRESETS, CrfConfig, as_dict, resolve
 from wsss_cli.data.cams import every_map, upsample
 from wsss_cli.data.folder import StageFolder, read_run
+from wsss_cli.data.image_folder import same_images
 from wsss_cli.data.masks import Mask, classes_txt, encode_mask, ignore_value
 from wsss_cli.data.run import Run
 from wsss_cli.errors import ItemError
@@ -33,7 +34,7 @@ def label_all(task: Task, out: Path, begin: Callable[[], None]) -> StageFolder:
         out, STAGE, configuration={**as_dict(crf), "preset": "irn"}, classes=folder.classes,
         inputs={"cams": {"path": str(folder.path.absolute()), "fingerprint": folder.recipe}},
         ids=task.ids, suffix=".png",
-        facts={"images": folder.manifest["facts"]["images"], "ignore": ignore_value(len(folder.classes))},
+        facts={**same_images(folder), "ignore": ignore_value(len(folder.classes))},
         execution=task.execution, reporter=task.reporter,
     ) as stage:  # fmt: skip
         inputs = {id_: _label_inputs(task, id_, high, low) for id_ in task.ids}

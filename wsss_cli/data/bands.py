@@ -1,0 +1,211 @@
+"""What eight bits and three colours do not hold: deep, float and many-banded files -> uint8 RGB."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from wsss_cli.config import Reading
+from wsss_cli.errors import ItemError
+from wsss_cli.text import show
+
+DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # Pillow's modes that its own conversion would clip
+CUT = (
+    2,
+    98,
+)  # percentiles that `--bit-depth percentile` makes black and white, as viewers of satellite images do
+LIKE_GRAY = ("L", "LA", "RGB", "RGBA", "CMYK")  # modes whose own bands --bands numbers
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_MAX_BYTES = 1 << 31
+_WHITE_IS_ZERO, _RGB = 0, 2  # the photometric interpretations that matter here
+_ALPHA = (1, 2)  # extra samples: multiplied into the colours, or not
+_ORIENTATION, _NO_DATA = 274, 42113
+
+Values = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Bands:
+    """The samples of an image as its file has them: `values` (H, W, N) of any type, N >= 1."""
+
+    values: Values
+    mode: str
+    named: int = 1  # how many of the first bands are known to be gray, or red, green and blue; 0: nobody says
+    alpha: int | None = None
+    white_is_zero: bool = False
+    nodata: float | None = None
+    orientation: int = 1
+    frames: int = 1
+
+
+def to_rgb(bands: Bands, where: str, reading: Reading) -> NDArray[np.uint8]:
+    """uint8 (H, W, 3) of the bands that `reading` names, or of the image's own colours; ItemError."""
+    chosen = _chosen(bands, where, reading)
+    channels = _bytes([bands.values[..., band] for band in chosen], bands.nodata, where, reading.bit_depth)
+    if bands.white_is_zero:
+        channels = [255 - channel for channel in channels]
+    pixels = np.stack(channels if len(channels) == 3 else channels * 3, axis=2)
+    if bands.alpha is None or reading.bands or bands.values.dtype.kind == "f":
+        return pixels
+    (opacity,) = _bytes([bands.values[..., bands.alpha]], None, where, "auto")
+    return np.array(on_white(Image.fromarray(np.dstack([pixels, opacity]))).convert("RGB"))
+
+
+def too_large(where: str, pixels: int) -> str:
+    """The sentence on an image above the limit."""
+    return f"{where}: image-too-large {pixels} px. Shrink it."
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """An RGBA image before a white ground."""
+    return Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
+
+
+def bands_of(image: Image.Image) -> Bands:
+    """The bands of an image that Pillow has opened."""
+    if image.mode in DEEP:
+        values = np.asarray(image)
+        if image.mode == "I" and image.format == "PNG":  # a PNG has 16 bits at most
+            values = values.astype(np.uint16)
+        return Bands(values[:, :, None], image.mode)
+    values = np.asarray(image if image.mode in LIKE_GRAY else image.convert("RGB"))
+    return Bands(np.atleast_3d(values), image.mode)
+
+
+def read_tiff(payload: bytes, where: str, reading: Reading, max_pixels: int) -> Bands | None:
+    """The bands of a TIFF that Pillow would not show truly, None for any other file; ItemError."""
+    if not payload.startswith(_TIFF):
+        return None
+    import tifffile  # slow to import, and seldom needed
+
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it would tell the terminal of odd metadata
+    try:
+        file = tifffile.TiffFile(io.BytesIO(payload))
+        page: Any = file.pages[0]
+        pixels, samples = int(page.imagewidth) * int(page.imagelength), int(page.samplesperpixel)
+        common = page.dtype in (np.uint8, np.bool_) and samples <= 4
+    except Exception:  # anything, of a broken file; Pillow says what is wrong with it
+        return None
+    if common and not reading.bands:
+        return None
+    if pixels > max_pixels:
+        raise ItemError("image-too-large", too_large(where, pixels))
+    try:
+        return _bands(file, page, where, reading)
+    except ItemError:
+        raise
+    except Exception as error:
+        if "imagecodecs" not in str(error):
+            raise ItemError("image-corrupt", f"{where} is corrupt: {show(str(error))}.") from None
+        if not reading.bands and samples <= 4:
+            return None  # Pillow knows some of these compressions
+        raise ItemError(
+            "unsupported-compression",
+            f"{where} is compressed with {page.compression.name}. Install imagecodecs, or save it uncompressed.",
+        ) from None
+
+
+def _bands(file: Any, page: Any, where: str, reading: Reading) -> Bands:
+    pages = file.series[0].pages if reading.bands and page.samplesperpixel == 1 else [page]
+    if sum(page.nbytes for page in pages) > _MAX_BYTES:
+        raise ItemError(
+            "image-too-large", f"{where} has more than {_MAX_BYTES:,} bytes of pixels. Shrink it."
+        )
+    values = np.concatenate([_samples(page) for page in pages], axis=2)
+    if values.dtype.kind not in "uif":
+        raise ValueError(f"its samples are of type {values.dtype}")
+    count, extra = values.shape[2], [int(kind) for kind in page.extrasamples]
+    alpha = next((count - len(extra) + index for index, kind in enumerate(extra) if kind in _ALPHA), None)
+    named = 3 if page.photometric == _RGB else int(count - (alpha is not None) == 1)
+    if count < max(named, len(extra) + 1) or not values.size:
+        raise ValueError(f"it has {count} bands")
+    turn = page.tags.get(_ORIENTATION)
+    return Bands(
+        values, f"{count} x {values.dtype}", named, alpha, page.photometric == _WHITE_IS_ZERO,
+        float(page.nodata) if _NO_DATA in page.tags else None, int(turn.value) if turn is not None else 1,
+        1 if len(pages) > 1 else len(file.pages),
+    )  # fmt: skip
+
+
+def _samples(page: Any) -> Values:
+    """(H, W, N) of one page; a stack of slices in one page is no image."""
+    values = page.asarray()
+    if values.dtype == np.bool_:
+        values = values.astype(np.uint8) * 255
+    if page.axes not in ("YX", "YXS", "SYX"):
+        raise ValueError(f"its axes are {page.axes}")
+    return np.moveaxis(values, 0, 2) if page.axes == "SYX" else np.atleast_3d(values)
+
+
+def _chosen(bands: Bands, where: str, reading: Reading) -> Sequence[int]:
+    """Which bands become the colours: three, or one for gray."""
+    count = bands.values.shape[2]
+    if reading.bands:
+        beyond = [band for band in reading.numbers if band > count]
+        if beyond:
+            raise ItemError("unsupported-bands", f"{where} has {count} bands; --bands asks for {beyond[0]}.")
+        return [band - 1 for band in reading.numbers]
+    if not bands.named:
+        raise ItemError(
+            "unsupported-bands",
+            f"{where} has {count} bands, and nothing says which are colours. "
+            "'wsss train-cls --bands' names one or three.",
+        )
+    return range(bands.named)
+
+
+def _bytes(
+    channels: Sequence[Values], nodata: float | None, where: str, depth: str
+) -> list[NDArray[np.uint8]]:
+    """Samples (H, W) each -> 0 to 255; what is no number, or stands for none, becomes 0."""
+    if channels[0].dtype == np.uint8:
+        return [np.ascontiguousarray(channel) for channel in channels]
+    with np.errstate(invalid="ignore"):  # comparing what is no number
+        valid = [np.isfinite(channel) & (channel != nodata) for channel in channels]
+    if depth == "auto":
+        top = _top(channels, valid, where)
+        ends = [(0.0, top)] * len(channels)
+    else:
+        ends = [_ends(channel[known], depth) for channel, known in zip(channels, valid, strict=True)]
+    return [_scaled(*each) for each in zip(channels, valid, ends, strict=True)]
+
+
+def _top(channels: Sequence[Values], valid: Sequence[NDArray[np.bool_]], where: str) -> float:
+    """The value that is white by the type of the samples; ItemError where the type does not tell."""
+    kind = channels[0].dtype
+    known = [channel[mask] for channel, mask in zip(channels, valid, strict=True) if mask.any()]
+    low, high = (min(map(np.min, known)), max(map(np.max, known))) if known else (0, 0)
+    top = {"b": 1.0, "f": 1.0}.get(kind.kind) or float(np.iinfo(kind).max)
+    if low < 0 or high > top or (kind.kind in "ui" and kind.itemsize > 2):
+        raise ItemError(
+            "unsupported-mode",
+            f"{where} holds numbers of type {kind} from {low:g} to {high:g}, of which nobody knows what is white. "
+            "'wsss train-cls' has --bit-depth for that: min-max or percentile.",
+        )
+    return top
+
+
+def _ends(values: Values, depth: str) -> tuple[float, float]:
+    """The numbers that become black and white."""
+    if not values.size:
+        return 0.0, 1.0
+    if depth == "min-max":
+        return float(values.min()), float(values.max())
+    low, high = np.percentile(values, CUT)
+    return float(low), float(high)
+
+
+def _scaled(channel: Values, valid: NDArray[np.bool_], ends: tuple[float, float]) -> NDArray[np.uint8]:
+    low, high = ends
+    values = np.where(valid, channel, low).astype(np.result_type(channel.dtype, np.float32))
+    with np.errstate(all="ignore"):  # the ends of a float's range are further apart than a float can say
+        shares = np.nan_to_num((values - low) / (high - low or 1.0)).clip(0, 1)
+    result: NDArray[np.uint8] = (shares * 255 + 0.5).astype(np.uint8)
+    return result
