@@ -250,6 +250,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(wsss_cli.stages, "doctor", SimpleNamespace(run=diagnose), raising=False)
     drawn = SimpleNamespace(run=lambda *_, **__: None, one=lambda *_, **__: called.append("show"))
+    drawn.overlay = lambda folder: (folder / "overlay.png", [])
     monkeypatch.setattr(wsss_cli.stages, "show", drawn, raising=False)
     reported = SimpleNamespace(run=lambda *_, **__: called.append("report") or {})
     monkeypatch.setattr(wsss_cli.stages, "report", reported, raising=False)

@@ -204,3 +204,12 @@ def test_upsampling_agrees_with_torch(size: tuple[int, int]) -> None:
 def test_no_class_is_upsampled_to_no_map() -> None:
     """K = 0 stays K = 0."""
     assert upsample(some(0)).shape == (0, 24, 20)
+
+
+def test_places_of_upsampled_maps_are_those_of_the_whole() -> None:
+    """Some rows and columns alone have the very numbers that they have among all."""
+    values = np.random.default_rng(0).random((2, 5, 7), np.float32)
+    cam = Cam(values, np.arange(2), (33, 50), np.ones(2, np.float32))
+    rows, columns = np.array([0, 7, 32]), np.array([3, 4, 49])
+
+    assert np.array_equal(upsample(cam, rows, columns), upsample(cam)[:, rows[:, None], columns])

@@ -248,7 +248,7 @@ def test_formulas_and_markup_are_only_text(tmp_path: Path) -> None:
         ("image,classes\n1," + "x" * 200_000, "line 2: field larger"),
         *(
             (f"image,cat,dog\n1,0,1\n2,{cell},1\n", "line 3: 'cat' is .*expected 0 or 1")
-            for cell in ("NaN", "1.5", "-1", "2", "", "1_0", "٣", "yes", "x")
+            for cell in ("NaN", "1.5", "-1", "2", "", "1_0", "٣", "y", "x")
         ),
     ],
 )
@@ -476,3 +476,37 @@ def test_accents_in_two_spellings(tmp_path: Path) -> None:
     path.write_text("image,classes\nb/Gro\u0308ße.jpg,cat\n", encoding="utf-8")
 
     assert list(read_labels(path, ids=IDS).table) == ["b/Gr%C3%B6%C3%9Fe"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Bild;Klassen\na/1.jpg;dog, cat\n2.jpg;cat\n3;\n",
+        "Datei;cat;dog\na/1.jpg;WAHR;WAHR\n2.jpg;WAHR;FALSCH\n3;FALSCH;FALSCH\n",
+        "image;étiquettes\na/1.jpg;dog|cat\n2.jpg;cat\n3;\n",
+        "Fichier;cat;dog\na/1.jpg;VRAI;VRAI\n2.jpg;VRAI;FAUX\n3;FAUX;FAUX\n",
+        "Archivo;cat;dog\na/1.jpg;sí;VERDADERO\n2.jpg;sí;no\n3;FALSO;no\n",
+        "dateiname;cat;dog\na/1.jpg;1,0;ja\n2.jpg;1,0;nein\n3;0,0;nein\n",
+    ],
+)
+def test_tables_of_other_languages(text: str, tmp_path: Path) -> None:
+    """What spreadsheets in German, French and Spanish save says the same."""
+    found = read(tmp_path, text)
+
+    assert found.table == TABLE
+    assert found.classes == ("cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Bild;Klasse\n1;WAHR\n2;FALSCH\n", "holds only falsch and wahr, which are either"),
+        ("image,label\n1,yes\n2,no\n", "holds only no and yes, which are either"),
+        ("Foto;Hund\n1;1\n", "the columns are 'Foto', 'Hund'"),
+        ("Bild;Hund;Katze\n1;WAHR;vielleicht\n", "line 2: 'Katze' is 'vielleicht'"),
+    ],
+)
+def test_words_that_may_mean_two_things_are_refused(text: str, said: str, tmp_path: Path) -> None:
+    """A column of classes with yes and no could name them or one class; unknown words are not guessed."""
+    with pytest.raises(RejectedInputError, match=said):
+        read(tmp_path, text)

@@ -46,4 +46,4 @@ def test_good_tags_raise_no_doubt() -> None:
 def test_one_image_of_a_pair_is_no_rule() -> None:
     """A pair seen once says nothing about the pair; that the class is rare is said."""
     found = census.findings(table("cat dog", *["dog", "grass"] * 10), CLASSES)
-    assert found == ["Only 1 images show 'cat'; below 10 it hardly learns."]
+    assert found == ["Only 1 image shows 'cat'; below 10 it hardly learns."]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_maps import snapshot, write_cams, write_images
 
+import wsss_cli.data.images
 from wsss_cli.cli import main
 from wsss_cli.config import Execution
 from wsss_cli.data.cams import Cam, encode_cam
@@ -195,3 +199,88 @@ def test_the_command(tmp_path: Path) -> None:
     assert read(tmp_path / "o.png").shape[0] == 40
     assert main(["show", "z", str(masks), "-o", str(tmp_path / "p.png")]) == 4
     assert main(["show", "a", "-o", str(tmp_path / "p.png")]) == 2
+
+
+@pytest.fixture
+def four(tmp_path: Path) -> Path:
+    """Maps of four scenes, one of them without classes."""
+    return write_cams(tmp_path / "maps", write_images(tmp_path / "photos"))
+
+
+def test_overlay_shows_images_with_classes_and_is_no_part_of_the_stage(four: Path, tmp_path: Path) -> None:
+    """--overlay adds a picture of three scenes; every other file is as without it, also when it comes later."""
+    assert main(["pseudo-labels", str(four), "-o", str(tmp_path / "plain"), "-q"]) == 0
+    assert main(["pseudo-labels", str(four), "-o", str(tmp_path / "drawn"), "--overlay"]) == 0
+    plain, drawn = snapshot(tmp_path / "plain"), snapshot(tmp_path / "drawn")
+    assert read(tmp_path / "drawn" / "overlay.png").shape == (3 * 160 + 2 * 4, 2 * 213 + 4, 3)
+    assert {name for name in drawn if name not in plain} == {"overlay.png"}
+    same = [name for name in plain if name != "manifest.json"]
+    assert [drawn[name][0] for name in same] == [plain[name][0] for name in same]
+    extras = [
+        json.loads((tmp_path / name / "manifest.json").read_text())["extras"] for name in ("plain", "drawn")
+    ]
+    assert extras[0] == extras[1]
+
+    assert main(["pseudo-labels", str(four), "-o", str(tmp_path / "drawn"), "--overlay", "-q"]) == 0
+    assert snapshot(tmp_path / "drawn") == drawn
+    assert main(["pseudo-labels", str(four), "-o", str(tmp_path / "plain"), "--overlay", "-q"]) == 0
+    assert {**snapshot(tmp_path / "plain"), "overlay.png": ()} == {**plain, "overlay.png": ()}
+
+
+def test_overlay_names_what_it_shows(four: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The ids stand on stderr, from above; stdout stays for data."""
+    assert main(["pseudo-labels", str(four), "-o", str(tmp_path / "o"), "--overlay", "--json"]) == 0
+    said = capsys.readouterr()
+    assert "overlay.png: image and result, from above, of a/1, a/2, c.\n" in said.err
+    assert json.loads(said.out)["counts"]["done"] == 4
+
+
+def test_dry_run_draws_nothing(four: Path, tmp_path: Path) -> None:
+    """Nothing is written, the picture neither."""
+    assert main(["pseudo-labels", str(four), "-o", str(tmp_path / "o"), "--overlay", "--dry-run"]) == 0
+    assert not (tmp_path / "o").exists()
+
+
+def test_overwrite_removes_an_older_picture(four: Path, tmp_path: Path) -> None:
+    """It would show results that are no longer there."""
+    made = ["pseudo-labels", str(four), "-o", str(tmp_path / "o"), "-q"]
+    assert main([*made, "--overlay"]) == 0
+    assert main([*made, "--threshold", "0.5", "--overwrite"]) == 0
+    assert not (tmp_path / "o" / "overlay.png").exists()
+
+
+def test_overlay_leaves_out_failed_images(
+    four: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The exit code stays 3; without any image to show this is said, and no picture is written."""
+    for name in ("a/1", "c"):
+        (tmp_path / "photos" / f"{name}.png").write_bytes(b"no image")
+    assert main(["crf", str(four), "-o", str(tmp_path / "o"), "--overlay"]) == 3
+    assert "from above, of a/2.\n" in capsys.readouterr().err
+    for name in ("a/2", "b"):
+        (tmp_path / "photos" / f"{name}.png").write_bytes(b"no image")
+    assert main(["crf", str(four), "-o", str(tmp_path / "p"), "--overlay"]) == 3
+    assert "overlay.png was not drawn" in capsys.readouterr().err
+    assert not (tmp_path / "p" / "overlay.png").exists()
+
+
+def test_maps_of_a_large_image_are_made_small_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forty maps of a photograph of 12 million pixels would take 1.9 GB at its size."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(png(np.zeros((3000, 4000, 3), np.uint8)))
+    names = tuple(f"class {index}" for index in range(40))
+    with Run(
+        tmp_path / "cams", "cams", configuration={}, classes=names, inputs={}, ids=["a"], suffix=".npz",
+        facts={"images": str(tmp_path / "images")}, execution=Execution(), reporter=Silent(),
+    ) as run:  # fmt: skip
+        maps = np.full((40, 30, 40), 0.5, np.float32)
+        run.write("a", encode_cam(Cam(maps, np.arange(40), (3000, 4000), np.ones(40, np.float32))), inputs={})
+    monkeypatch.setattr(wsss_cli.data.images, "_MAX_BYTES", 1 << 25)  # of a buffer that is mostly not touched
+    tracemalloc.start()
+    try:
+        show.one("a", [tmp_path / "cams"], tmp_path / "o.png", height=60)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert read(tmp_path / "o.png").shape == (60, 2 * 80 + 4, 3)
+    assert peak < 300e6

@@ -12,7 +12,15 @@ import tiny_maps
 import torch
 from PIL import Image
 
-from wsss_cli.config import PLAIN, CamsConfig, CrfConfig, EvalConfig, Execution, PredictConfig, PseudoLabelsConfig
+from wsss_cli.config import (
+    PLAIN,
+    CamsConfig,
+    CrfConfig,
+    EvalConfig,
+    Execution,
+    PredictConfig,
+    PseudoLabelsConfig,
+)
 from wsss_cli.data import cams as cams_file
 from wsss_cli.data.cams import decode_cam
 from wsss_cli.data.checkpoints import encode_checkpoint
@@ -57,7 +65,9 @@ def localiser(**changes: Any) -> cams._Localiser:
     method = Shouting()
     config = CamsConfig(**{"flip": False, "tile": 64, "precision": "fp32", **changes})
     about = {"mean": [0.0] * 3, "std": [1.0] * 3, "image_size": 32}
-    return cams._Localiser(method, method.localise, Views(), config, about, torch.device("cpu"), (0, 1), PLAIN)
+    return cams._Localiser(
+        method, method.localise, Views(), config, about, torch.device("cpu"), (0, 1), PLAIN
+    )
 
 
 @pytest.fixture

@@ -115,11 +115,17 @@ def build() -> Any:
             if parameter.param_type_name == "option":
                 parameter.envvar = "WSSS_" + parameter.opts[0].lstrip("-").replace("-", "_").upper()
                 parameter.show_envvar = False
+    for command in (group, *group.commands.values()):  # type: ignore[attr-defined]
+        for parameter in (*command.params, command.get_help_option(typer.Context(command))):
+            if getattr(parameter, "is_flag", False):
+                parameter.metavar = ""  # else --help says <bool>, which no flag takes
     return group
 
 
 def _outcome(arguments: list[str]) -> int:
     try:
+        if not arguments or "--help" in arguments:
+            console.bound_help()
         code = build().main(arguments, prog_name="wsss", standalone_mode=False)
         sys.stdout.flush()
     except SystemExit as stop:  # rich and Typer end so when the reader of their text is gone
@@ -138,7 +144,7 @@ def _outcome(arguments: list[str]) -> int:
         problem = _environment(error)
         if problem:
             return _report(EnvironmentProblemError(problem))
-        console.write_line(traceback.format_exc().rstrip())
+        console.write_as_is([traceback.format_exc().rstrip()])
         return BUG
     return _as_code(code)
 

@@ -51,6 +51,7 @@ def cams(
     options: shared.Settings = SETTINGS,
     out: shared.Out = Path("cams"),
     overwrite: shared.Overwrite = Execution.overwrite,
+    overlay: shared.Overlay = False,
     dry_run: shared.DryRun = Execution.dry_run,
     as_json: shared.AsJson = False,
     quiet: shared.Quiet = False,

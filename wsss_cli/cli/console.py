@@ -19,10 +19,17 @@ from wsss_cli.errors import EnvironmentProblemError
 from wsss_cli.text import show
 
 if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+
     from wsss_cli.summary import Summary
 
 FAILURES_SHOWN = 5
-PARTS_SHOWN = 20  # of a figure with many; --json has them all
+PARTS_SHOWN = 20  # of a figure with many in one line; --json has them all
+ROWS_SHOWN = 40  # of a figure with a line for each
+UNITS = {"gib": "GiB", "mib": "MiB", "exif": "EXIF"}
+ALIKE = 0.01, 100.0  # numbers from here to there are told with two decimals if there are several
+WIDEST_HELP = 110  # columns: lines beyond are hard to read
+HANGING = "  "  # before the second line of a sentence that a terminal has no room for
 BRIEF = ("miou", "map", "threshold")
 
 
@@ -32,9 +39,11 @@ class Console:
     def __init__(self, *, quiet: bool = False, verbose: bool = False) -> None:
         self._quiet = quiet
         self._verbose = verbose
+        self._stage = ""
+        self._said: set[str] = set()
         self._terminal = is_terminal()
         self._display: Display = (
-            Nothing() if quiet else Bar(write_line) if self._terminal else Lines(write_line)
+            Nothing() if quiet else Bar(write_line, fitted) if self._terminal else Lines(write_line)
         )
 
     def __enter__(self) -> Console:
@@ -45,8 +54,14 @@ class Console:
     ) -> None:
         self._display.close()
 
+    def enter(self, stage: str) -> None:
+        """What follows is one of several stages: counts say which, and what an earlier one has said is not repeated."""
+        self._stage = stage
+
     def start(self, what: str, total: int) -> None:
         """Begin counting `total` items of `what`."""
+        if self._stage:
+            what = self._stage if self._stage.startswith(what) else f"{self._stage}: {what}"
         self._display.start(show(what), total)
 
     def advance(self, count: int = 1, **figures: float) -> None:
@@ -55,17 +70,22 @@ class Console:
 
     def note(self, text: str) -> None:
         """One line on stderr."""
-        self._display.say(show(text))
+        if not self._stage or text not in self._said:
+            self._display.say(show(text))
+        self._said.add(text)
 
     def show_summary(self, summary: Summary, *, dry_run: bool = False) -> None:
         """The result of one stage as a table on a terminal, else as plain lines."""
+        self._display.close()
         if not self._quiet:
             title = f"{summary.stage} (dry run, nothing written)" if dry_run else summary.stage
-            table = rows(summary)
+            table = rows(summary, dry_run=dry_run)
             if self._terminal:
                 _write_table(title, table)
             else:
-                write_lines([show(title), *(f"  {show(name)}: {show(value)}" for name, value in table)])
+                write_lines(
+                    [show(title), *(f"  {show(name)}: {show(value.strip())}" for name, value in table)]
+                )
         self._show_failures(summary)
 
     def show_brief(self, name: str, summary: Summary) -> None:
@@ -90,7 +110,8 @@ class Console:
         findings = [*(f"error: {text}" for text in errors), *(f"warning: {text}" for text in warnings)]
         topics = [] if self._quiet else [line for name in figures for line in _topic(name, figures[name])]
         verdict = [] if findings else ["Nothing wrong was found."]
-        _write_stdout("\n".join(map(show, [*topics, *findings, *verdict])))
+        lines = [show(line) for line in [*topics, *findings, *verdict]]
+        _write_stdout("\n".join(fitted(lines) if sys.stdout.isatty() else lines))
 
     def show_failed(self, failed: int, total: int, out: Path, *, training: bool) -> None:
         """The line that explains exit 3; a finished training takes in mended images only when it starts anew."""
@@ -119,7 +140,8 @@ def _topic(name: str, figures: Mapping[str, Any]) -> list[str]:
             parts = [f"{part} {_cell(inner)}" for part, inner in value.items()]
             more = [f"and {len(parts) - PARTS_SHOWN} more"] if parts[PARTS_SHOWN:] else []
             value = ", ".join(parts[:PARTS_SHOWN] + more)
-        lines.append(f"  {key.replace('_', ' ')}: {value if isinstance(value, str) else _cell(value)}")
+        title = " ".join(UNITS.get(word, word) for word in key.split("_"))
+        lines.append(f"  {title}: {value if isinstance(value, str) else _cell(value)}")
     return lines
 
 
@@ -139,37 +161,62 @@ def _write_stdout(text: str, comfort: str = "") -> None:
 
 
 def _write_table(title: str, table: list[tuple[str, str]]) -> None:
-    from rich.console import Console as RichConsole
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(title=Text(show(title)), title_justify="left", show_header=False)
+    drawn = Table(show_header=False)
+    for _ in range(2):
+        drawn.add_column(overflow="fold")  # an ellipsis would hide what does not fit
     for name, value in table:
         drawn.add_row(Text(show(name)), Text(show(value)))
-    RichConsole(stderr=True).print(drawn)
+    console = _rich()
+    console.print(Text(show(title), style="italic"))
+    console.print(drawn)
 
 
-def rows(summary: Summary) -> list[tuple[str, str]]:
+def _rich() -> RichConsole:
+    from rich.console import Console as RichConsole
+
+    return RichConsole(stderr=True)
+
+
+def rows(summary: Summary, *, dry_run: bool = False) -> list[tuple[str, str]]:
     """Name and value of each line of the summary table; deeply nested figures are left to `--json`."""
     table = [("folder", str(summary.out))]
     if summary.counts is not None:
-        table.append(("items", items(summary)))
+        table.append(("items", items(summary, dry_run=dry_run)))
     for name, value in summary.figures.items():
         inner = value if isinstance(value, Mapping) else {"": value}
-        table += [
-            (f"{name}.{key}".rstrip("."), _cell(item))
-            for key, item in inner.items()
-            if not isinstance(item, Mapping)
-        ]
+        flat = {key: item for key, item in inner.items() if not isinstance(item, Mapping)}
+        cells = _cells(list(flat.values()))
+        lines = [(f"{name}.{key}".rstrip("."), cell) for key, cell in zip(flat, cells, strict=True)]
+        if lines[ROWS_SHOWN:]:
+            lines[ROWS_SHOWN:] = [(f"{name}: more", f"{len(lines) - ROWS_SHOWN}; --json has them all")]
+        table += lines
     return table
 
 
-def items(summary: Summary) -> str:
-    """What became of the items."""
+def items(summary: Summary, *, dry_run: bool = False) -> str:
+    """What became of the items, or in a dry run would become of them."""
     counts = summary.counts
     if counts is None:
         return "done"
+    if dry_run:
+        return f"{counts.total - counts.skipped} to do, {counts.skipped} already there"
     return f"{counts.done} done, {counts.skipped} already there, {counts.failed} failed"
+
+
+def _cells(values: list[Any]) -> list[str]:
+    """A column of texts; numbers of like size, such as percentages, one under the other by their points."""
+    plain = [_plain(value) for value in values]
+    numbers = [abs(value) for value in plain if isinstance(value, float)]
+    if len(plain) < 2 or len(numbers) + plain.count(None) < len(plain):
+        return [_cell(value) for value in values]
+    if not all(number == 0 or ALIKE[0] <= number <= ALIKE[1] for number in numbers):
+        return [_cell(value) for value in values]
+    texts = ["-" if value is None else f"{value:.2f}" for value in plain]
+    widest = max(map(len, texts))
+    return [text.rjust(widest) for text in texts]
 
 
 def _cell(value: Any) -> str:
@@ -178,7 +225,7 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(plain, list):
         return ", ".join(_cell(item) for item in plain)
-    return number(plain) if isinstance(plain, float) else str(plain)
+    return number(plain) if isinstance(plain, float) else str(plain) or "-"
 
 
 def json_object(summary: Summary) -> dict[str, Any]:
@@ -211,6 +258,14 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
+def bound_help() -> None:
+    """Keep --help from filling a wide terminal; TERMINAL_WIDTH, a setting of Typer's, still wins."""
+    from typer import rich_utils
+
+    if "TERMINAL_WIDTH" not in os.environ:
+        rich_utils.MAX_WIDTH = min(_rich().width, WIDEST_HELP)
+
+
 def is_terminal() -> bool:
     """Whether stderr is a terminal that can draw."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
@@ -222,12 +277,40 @@ def write_error(code: str, message: str) -> None:
 
 
 def write_line(text: str) -> None:
-    """One plain line on stderr."""
+    """One line on stderr."""
     write_lines([text])
 
 
 def write_lines(lines: list[str]) -> None:
-    """Plain lines on stderr."""
+    """Plain lines on stderr; on a terminal none is cut within a word."""
+    write_as_is(fitted(lines) if lines and is_terminal() else lines)
+
+
+def write_as_is(lines: list[str]) -> None:
+    """Lines on stderr whatever the terminal's width."""
     if lines:
         sys.stderr.write("\n".join(lines) + "\n")
         sys.stderr.flush()
+
+
+def fitted(lines: Sequence[str]) -> list[str]:
+    """The lines broken at spaces for the terminal's width; a longer word, such as a path, stays in one piece."""
+    width = _rich().width
+    return [part for line in lines for part in wrapped(line, width)]
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """One line of text as several of at most `width` columns, if its words allow that; some letters take two."""
+    from rich.cells import cell_len
+
+    if cell_len(text) <= width:
+        return [text]
+    indent = text[: len(text) - len(text.lstrip(" "))]
+    first, *words = text[len(indent) :].split(" ")
+    lines, room = [indent + first], width - len(indent + HANGING)
+    for word in words:
+        if cell_len(lines[-1]) + 1 + cell_len(word) <= width or cell_len(word) > room:
+            lines[-1] += " " + word
+        else:
+            lines.append(indent + HANGING + word)
+    return lines

@@ -21,7 +21,7 @@ def doctor(
     ctx: typer.Context,
     images: Annotated[
         Path | None,
-        typer.Argument(metavar="[IMAGES]", help="Folder of images; without it the machine alone."),
+        typer.Argument(metavar="IMAGES", help="Folder of images; without it the machine alone."),
     ] = None,
     labels: shared.OptionalLabels = None,
     label_format: shared.LabelFormat = "auto",

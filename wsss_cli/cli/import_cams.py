@@ -33,6 +33,7 @@ def import_cams(
     bit_depth: shared.BitDepth = ImportCamsConfig.bit_depth,
     out: shared.Out = Path("cams"),
     overwrite: shared.Overwrite = Execution.overwrite,
+    overlay: shared.Overlay = False,
     dry_run: shared.DryRun = Execution.dry_run,
     as_json: shared.AsJson = False,
     quiet: shared.Quiet = False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
@@ -78,7 +79,9 @@ class Job:
         return None if text is None else class_names(text.split(","), "--classes")
 
     def finish(self, summary: Summary) -> None:
-        """Show the summary; end with exit 3 when more items failed than are allowed."""
+        """Draw what --overlay asks for, show the summary; end with exit 3 when more items failed than are allowed."""
+        if self._values.get("overlay") and not self.execution.dry_run:
+            self._draw(summary.out)
         if self._values["as_json"]:
             self.console.write_json(summary)
         else:
@@ -88,6 +91,16 @@ class Job:
         if failed > (self._limit("allow_failed", total) or 0):
             self.console.show_failed(failed, total, summary.out, training=summary.counts is None)
             raise typer.Exit(SOME_FAILED)
+
+    def _draw(self, folder: Path) -> None:
+        """The picture beside the manifest. It is no part of the stage: neither listed there nor in a fingerprint."""
+        from wsss_cli.stages import show
+
+        picture, shown = show.overlay(folder)
+        if shown:
+            self.console.note(f"{picture}: image and result, from above, of {', '.join(shown)}.")
+        else:
+            self.console.note(f"{picture} was not drawn: no image can be read together with its result.")
 
 
 def _own_names(kind: type[Any]) -> dict[str, str]:

@@ -78,6 +78,13 @@ Overwrite = Annotated[bool, _output("--overwrite", help="Redo what is already in
 DryRun = Annotated[
     bool, _output("--dry-run", help="Check the input, show the resolved values and the work; write nothing.")
 ]
+Overlay = Annotated[
+    bool,
+    _output(
+        "--overlay",
+        help="Also draw overlay.png there: up to six images that have classes, spread over all, and their result.",
+    ),
+]
 AsJson = Annotated[bool, _output("--json", help="Print one JSON object on stdout at the end.")]
 Quiet = Annotated[bool, _output("--quiet", "-q", help="Print errors only.")]
 Verbose = Annotated[bool, _output("--verbose", "-v", help="Name every failed item.")]

@@ -41,6 +41,7 @@ def predict(
     precision: shared.Precision = DEFAULT.precision,
     out: shared.Out = Path("predictions"),
     overwrite: shared.Overwrite = Execution.overwrite,
+    overlay: shared.Overlay = False,
     dry_run: shared.DryRun = Execution.dry_run,
     as_json: shared.AsJson = False,
     quiet: shared.Quiet = False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 SECONDS_BETWEEN_LINES = 30.0
+# Columns of a line that are neither name, count nor figures: "1234.5 it/s", "eta 0:00:00", a short bar and gaps.
+BESIDE = 11 + 11 + 4 + 5
+WORTH_TELLING = 1.0  # seconds: of less, no progress is shown
 
 
 class Display(Protocol):
@@ -32,7 +35,7 @@ class Nothing:
 
 
 class Lines:
-    """One plain line every 30 seconds and one at the end, for logs."""
+    """One plain line every 30 seconds and one at the end, for logs; none of what takes less than a second."""
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._write = write
@@ -59,31 +62,31 @@ class Lines:
         self._write(text)
 
     def close(self) -> None:
-        if self._done > self._written:
+        if self._done > self._written and self._clock() - self._begun >= WORTH_TELLING:
             self._tell()
+        self._written = self._done
 
     def _tell(self) -> None:
         self._last, self._written = self._clock(), self._done
-        speed = self._done / max(self._last - self._begun, 1e-3)
-        left = max(self._total - self._done, 0)
-        eta = (
-            f"eta {timedelta(seconds=round(left / speed))}" if speed else ""
-        )  # nothing is done, only figures move
-        parts = [self._what, f"{self._done}/{self._total}", rate(speed), eta, named(self._figures)]
+        took = max(self._last - self._begun, 1e-3)
+        speed, more = self._done / took, max(self._total - self._done, 0)
+        time_ = left(more / speed) if more and speed else "" if more else spent(took)
+        parts = [self._what, f"{self._done}/{self._total}", rate(speed), time_, named(self._figures)]
         self._write(" ".join(part for part in parts if part))
 
 
 class Bar:
-    """A progress bar with rate and time left, for terminals."""
+    """A progress bar with rate and time left, for terminals; it comes up after a second."""
 
-    def __init__(self, write: Callable[[str], None]) -> None:
+    def __init__(self, write: Callable[[str], None], fit: Callable[[list[str]], list[str]]) -> None:
         self._write = write
+        self._fit = fit
         self._progress: Progress | None = None
         self._task: TaskID | None = None
 
     def start(self, what: str, total: int) -> None:
         self.close()
-        self._progress = _rich_progress()
+        self._progress = rich_progress()
         self._progress.start()
         self._task = self._progress.add_task(what, total=total, figures="")
 
@@ -98,7 +101,8 @@ class Bar:
         if self._progress is None:
             self._write(text)
         else:
-            self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            lines = "\n".join(self._fit([text]))
+            self._progress.console.print(lines, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         if self._progress is not None:
@@ -106,23 +110,49 @@ class Bar:
         self._progress = self._task = None
 
 
-def _rich_progress() -> Progress:
+def rich_progress() -> Progress:
+    """The bar itself; what has not lasted a second is left out."""
     from rich import progress
+    from rich.cells import cell_len
     from rich.console import Console as RichConsole
+    from rich.table import Column, Table
     from rich.text import Text
 
-    class Rate(progress.ProgressColumn):
-        def render(self, task: progress.Task) -> Text:
-            return Text(rate(task.finished_speed or task.speed or 0.0))
+    console = RichConsole(stderr=True)
 
-    return progress.Progress(
+    class Speed(progress.ProgressColumn):
+        def render(self, task: progress.Task) -> Text:
+            average = task.completed / task.elapsed if task.elapsed else 0.0
+            return Text(rate(task.finished_speed or task.speed or average) if task.completed else "")
+
+    class Time(progress.ProgressColumn):
+        def render(self, task: progress.Task) -> Text:
+            if task.finished:
+                return Text(spent(task.finished_time or 0.0))
+            return Text("eta -:--:--" if task.time_remaining is None else left(task.time_remaining))
+
+    class Figures(progress.ProgressColumn):
+        """What is said beside the count. Where the line is short the bar gives way to it, and it to the count."""
+
+        def render(self, task: progress.Task) -> Text:
+            count = 2 * len(str(task.total)) + 1
+            room = console.width - cell_len(task.description) - count - BESIDE
+            text = Text(task.fields["figures"] if room > 1 else "")
+            text.truncate(room, overflow="ellipsis")
+            return text
+
+    class Late(progress.Progress):
+        def make_tasks_table(self, tasks: Iterable[progress.Task]) -> Table:
+            return super().make_tasks_table(task for task in tasks if (task.elapsed or 0) >= WORTH_TELLING)
+
+    return Late(
         progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        Rate(),
-        progress.TimeRemainingColumn(elapsed_when_finished=True),
-        progress.TextColumn("{task.fields[figures]}", markup=False),
-        console=RichConsole(stderr=True),
+        progress.MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        Speed(table_column=Column(no_wrap=True)),
+        Time(table_column=Column(no_wrap=True)),
+        Figures(table_column=Column(no_wrap=True)),
+        console=console,
         redirect_stdout=False,
     )
 
@@ -140,3 +170,13 @@ def named(figures: Mapping[str, float]) -> str:
 def rate(speed: float) -> str:
     """Items a second, or seconds an item when it is slow."""
     return f"{speed:.1f} it/s" if speed >= 1 or speed <= 0 else f"{1 / speed:.1f} s/it"
+
+
+def spent(seconds: float) -> str:
+    """How long it took."""
+    return f"in {timedelta(seconds=round(seconds))}"
+
+
+def left(seconds: float) -> str:
+    """How long it will take."""
+    return f"eta {timedelta(seconds=round(seconds))}"

@@ -37,6 +37,7 @@ def pseudo_labels(
     ] = DEFAULT.keep_best,
     out: shared.Out = Path("pseudo-labels"),
     overwrite: shared.Overwrite = Execution.overwrite,
+    overlay: shared.Overlay = False,
     dry_run: shared.DryRun = Execution.dry_run,
     as_json: shared.AsJson = False,
     quiet: shared.Quiet = False,

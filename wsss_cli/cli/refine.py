@@ -66,6 +66,7 @@ def refine(
     options: shared.Settings = SETTINGS,
     out: shared.Out = Path("refine"),
     overwrite: shared.Overwrite = Execution.overwrite,
+    overlay: shared.Overlay = False,
     dry_run: shared.DryRun = Execution.dry_run,
     as_json: shared.AsJson = False,
     quiet: shared.Quiet = False,

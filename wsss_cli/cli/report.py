@@ -18,9 +18,7 @@ IMAGES = 60
 def report(
     folders: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="FOLDER...", help="Stage folders, or the folder of 'wsss run' that holds them."
-        ),
+        typer.Argument(metavar="FOLDER", help="Stage folders, or the folder of 'wsss run' that holds them."),
     ],
     truth: Annotated[Path | None, typer.Option(help="Folder of true masks, to show them beside.")] = None,
     images: Annotated[

@@ -255,6 +255,7 @@ class Pipeline:
         if kind in (TrainClsConfig, CamsConfig, CrfConfig):
             choices["given"] = self._given(kind)
         execution, console = self._job.execution, self._job.console
+        console.enter(name)
         said = stage(*inputs, self._folder / name, self._configs[kind], execution, console, **choices)
         self._said[name] = said
         if execution.dry_run:

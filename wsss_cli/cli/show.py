@@ -20,7 +20,7 @@ def show(
         str, typer.Argument(metavar="IMAGE_ID", help="Its path below its folder, without suffix.")
     ],
     folders: Annotated[
-        list[Path], typer.Argument(metavar="FOLDER...", help="Folders of maps or masks, one column each.")
+        list[Path], typer.Argument(metavar="FOLDER", help="Folders of maps or masks, one column each.")
     ],
     truth: Annotated[Path | None, typer.Option(help="Folder of true masks, for a column of its own.")] = None,
     height: Annotated[int, typer.Option(min=16, max=4096, help="Of each picture, in pixels.")] = HEIGHT,

@@ -15,6 +15,7 @@ from wsss_cli.text import show
 
 RESUME = ".resume.pt"  # the state of a training that was interrupted
 LOCK = ".wsss.lock"
+OVERLAY = "overlay.png"  # of --overlay: a look at the items, no part of them, hence unlisted
 
 
 def clear(out: Path, stage: str, note: Callable[[str], None]) -> None:
@@ -35,6 +36,7 @@ def clear(out: Path, stage: str, note: Callable[[str], None]) -> None:
             remove(out / item.path)
         for name in old["extras"]:
             remove(out / name)
+        remove(out / OVERLAY)  # it shows what is removed here
     _clear_parts(out, stage, note)
     remove(out / RESUME)
     remove(out / journals.NAME)

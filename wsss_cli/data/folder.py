@@ -37,7 +37,8 @@ def read_run(folder: Path, *stages: str) -> StageFolder:
     manifest = manifests.read_manifest(folder, RejectedInputError)
     if manifest is None:
         raise RejectedInputError(
-            f"{show(folder)} is not a stage folder: it has no {manifests.NAME}.{_made_by(stages)}"
+            f"{show(folder)} is not a stage folder: it has no {manifests.NAME}."
+            + (f" This needs a folder{_made_by(stages)}" if stages else "")
         )
     name, stage = show(folder.name or str(folder)), manifest["stage"]
     if stages and stage not in stages:

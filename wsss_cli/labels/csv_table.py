@@ -23,6 +23,43 @@ _EXCEL = re.compile(
     r"sep=([,;\t])[ \t,;]*(?=[\r\n])", re.IGNORECASE
 )  # its first line, which says what separates
 _ZERO, _ONE = ("0", "0.0", "false"), ("1", "1.0", "true")
+# What spreadsheets and people write in other languages: German, French, Spanish, Italian, Portuguese, Dutch.
+_IMAGES = (
+    *IMAGE_COLUMNS,
+    *("bild", "bilddatei", "datei", "dateiname", "fichier", "nom du fichier", "imagen", "archivo", "fichero"),
+    *(
+        "nombre del archivo",
+        "immagine",
+        "imagem",
+        "arquivo",
+        "ficheiro",
+        "afbeelding",
+        "bestand",
+        "bestandsnaam",
+    ),
+)
+_CLASSES = (
+    *CLASS_COLUMNS,
+    *("klassen", "klasse", "classe", "étiquettes", "étiquette", "etiquettes", "etiquette", "clases", "clase"),
+    *("etiquetas", "etiqueta", "classi", "etichette", "etichetta"),
+)
+_NO = (*_ZERO, "0,0", "falsch", "faux", "falso", "onwaar", "no", "nein", "non", "não", "nee")
+_YES = (
+    *_ONE,
+    "1,0",
+    "wahr",
+    "vrai",
+    "verdadero",
+    "vero",
+    "verdadeiro",
+    "waar",
+    "yes",
+    "ja",
+    "oui",
+    "sí",
+    "sì",
+    "sim",
+)
 _MISSING = ("nan", "none", "null")  # what programs write where nothing is known
 
 
@@ -44,14 +81,14 @@ def read(path: Path) -> Labels:
     text = read_text(path)
     said = _EXCEL.match(text)
     text = text[said.end() :] if said else text  # its end stays, so that lines keep their numbers
-    separator = said[1] if said else delimiter(text, path.suffix)
+    separator = said[1] if said else delimiter(text, path.suffix, _IMAGES)
     records = _records(text, show(path.name), separator)
     header = next(records, None)
     if header is None:
         raise RejectedInputError(f"{show(path)} is empty. {_EXPECTED}")
     _check_header(header)
     known = classes_beside(path.parent)
-    if len(header.cells) == 2 and header.cells[1].lower() in CLASS_COLUMNS:
+    if len(header.cells) == 2 and header.cells[1].lower() in _CLASSES:
         cells = list(_even(records, 2))
         if known is None:
             _check_one_reading(header, cells)
@@ -67,14 +104,14 @@ def read(path: Path) -> Labels:
 
 
 def _check_one_reading(header: _Record, records: Sequence[_Record]) -> None:
-    """Refuse a column of zeros and ones that may be one class or the names of two."""
+    """Refuse a column of zeros and ones, or of yes and no, that may be one class or the names of two."""
     cells = {record.cells[1].lower() for record in records} - {""}
     column = show(header.cells[1])
-    if cells and cells <= {*_ZERO, *_ONE}:
+    if cells and cells <= {*_NO, *_YES}:
+        found = "0 and 1" if cells <= {*_ZERO, *_ONE} else " and ".join(sorted(cells)[:4])
         raise RejectedInputError(
-            f"{header.where}: '{column}' holds only 0 and 1, which are either the classes '0' and '1' or whether one "
-            "class is there. Name the column after that class, or write names, or a classes.txt with the name of each "
-            "number."
+            f"{header.where}: '{column}' holds only {found}, which are either names of classes or whether one class is "
+            "there. Name the column after that class, or write names, or a classes.txt with the name of each number."
         )
 
 
@@ -111,7 +148,7 @@ def _records(text: str, name: str, delimiter: str) -> Iterator[_Record]:
 def _check_header(header: _Record) -> None:
     cells = header.cells
     found = ", ".join(f"'{show(cell)}'" for cell in cells[:6])
-    if cells[0].lower() not in IMAGE_COLUMNS:
+    if cells[0].lower() not in _IMAGES:
         raise RejectedInputError(f"{header.where}: the columns are {found}. {_EXPECTED}")
     if len(cells) < 2:
         raise RejectedInputError(f"{header.where}: there is no column of classes, only {found}. {_EXPECTED}")
@@ -142,9 +179,9 @@ def _joined(record: _Record, joined_by: str, known: Sequence[str]) -> Row:
 def _one_hot(record: _Record, columns: Sequence[str]) -> Row:
     cells = [cell.lower() for cell in record.cells[1:]]
     for name, cell in zip(columns, cells, strict=True):
-        if cell not in (*_ZERO, *_ONE):
+        if cell not in (*_NO, *_YES):
             raise RejectedInputError(
                 f"{record.where}: '{show(name)}' is '{show(cell[:40])}'; expected 0 or 1."
             )
-    chosen = (name for name, cell in zip(columns, cells, strict=True) if cell in _ONE)
+    chosen = (name for name, cell in zip(columns, cells, strict=True) if cell in _YES)
     return Row(row_id(record.cells[0], record.where), frozenset(chosen) - {BACKGROUND}, record.where)

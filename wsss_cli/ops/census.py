@@ -53,5 +53,7 @@ def findings(tags: Mapping[str, Collection[str]], classes: Sequence[str]) -> lis
                 f"'{name}' is in {count} of {len(tags)} images: too few without it to say where it is."
             )
         elif 0 < count < FEW:
-            result.append(f"Only {count} images show '{name}'; below {FEW} it hardly learns.")
+            result.append(
+                f"Only {count} image{'s show' if count > 1 else ' shows'} '{name}'; below {FEW} it hardly learns."
+            )
     return result

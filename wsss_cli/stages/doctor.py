@@ -204,12 +204,14 @@ def _survey(
     items = ((sample.id, (sample.path, reading)) for sample in samples)
     for id_, result in run_isolated("wsss_cli.data.images:describe", items, workers=execution.workers):
         if isinstance(result, ItemError):
-            unreadable.append(str(result))
+            unreadable.append(str(result).removesuffix("."))
         else:
             facts[id_] = result
         reporter.advance()
     if unreadable:
-        found.errors.append(f"{len(unreadable)} of {len(samples)} images cannot be read: {_some(unreadable)}")
+        found.errors.append(
+            f"{len(unreadable)} of {len(samples)} images cannot be read: {_some(unreadable)}."
+        )
     found.figures["images"] = {"count": len(samples), "unreadable": len(unreadable), **_shapes(facts)}
     doubts: tuple[tuple[str, Callable[[ImageFacts], bool]], ...] = (
         (

@@ -15,7 +15,7 @@ from wsss_cli.data.folder import StageFolder, read_run
 from wsss_cli.data.image_folder import ImageFolder, images_of
 from wsss_cli.data.masks import encode_jpeg
 from wsss_cli.data.samples import find_images
-from wsss_cli.data.tiles import MAPS, MASKS, at_height, tiles
+from wsss_cli.data.tiles import MAPS, MASKS, tiles
 from wsss_cli.errors import ItemError, RejectedInputError
 from wsss_cli.pages.charts import curves
 from wsss_cli.pages.gallery import SCRIPT, Card, gallery
@@ -225,9 +225,9 @@ def _image_scores(made: Sequence[StageFolder], main: StageFolder) -> dict[str, f
 
 def _card(looks: _Looks, main: StageFolder, id_: str) -> Card:
     folders = [folder for folder in looks.folders if id_ in folder.items]
-    pictures = tiles(folders, id_, looks.images, looks.truths.get(id_))
+    pictures = tiles(folders, id_, looks.images, looks.truths.get(id_), HEIGHT)
     titles = ["image", *(["truth"] if id_ in looks.truths else []), *(folder.path.name for folder in folders)]
-    small = [encode_jpeg(at_height(picture, HEIGHT)) for picture in pictures]
+    small = [encode_jpeg(picture) for picture in pictures]
     facts = main.items[id_].facts
     names = [main.classes[index] for index in facts.get("classes", [])]
     score = facts.get("score")

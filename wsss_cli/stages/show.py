@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from wsss_cli.data.clearing import OVERLAY
 from wsss_cli.data.files import is_whole, sha256, write_atomic
-from wsss_cli.data.folder import StageFolder, read_run
-from wsss_cli.data.image_folder import ImageFolder, images_of
+from wsss_cli.data.folder import read_run
+from wsss_cli.data.image_folder import images_of
 from wsss_cli.data.masks import encode_png
 from wsss_cli.data.samples import find_images, id_of
-from wsss_cli.data.tiles import MAPS, MASKS, Picture, at_height, tiles
+from wsss_cli.data.tiles import MAPS, MASKS, Picture, tiles
 from wsss_cli.errors import ItemError, RejectedInputError
 from wsss_cli.text import show
 
@@ -21,23 +22,40 @@ WHITE = 255
 
 
 def run(
-    folders: Sequence[Path], out: Path, *, truth: Path | None = None, rows: int = 6, height: int = 160
-) -> None:
-    """Write `rows` results that all `folders` have, spread over their ids, to the PNG `out`.
+    folders: Sequence[Path],
+    out: Path,
+    *,
+    truth: Path | None = None,
+    rows: int = 6,
+    height: int = 160,
+    tagged: bool = False,
+) -> list[str]:
+    """Write `rows` results that all `folders` have, spread over their ids, to the PNG `out`; the ids that it shows.
 
-    Pictures are `height` pixels high. Unreadable results are left out; an unchanged file stays untouched.
+    Pictures are `height` pixels high. `tagged`: of images with classes, if there are any. Unreadable results are left
+    out; an unchanged file stays untouched, and so does any if nothing can be shown.
     """
     made = [read_run(folder, *MAPS, *MASKS) for folder in folders]
     images, truths = images_of(made[0], "results"), _paths(truth) if truth else None
     common = [id_ for id_ in made[0].items if all(id_ in folder.items for folder in made)]
-    lines = []
-    for id_ in _spread([id_ for id_ in common if truths is None or id_ in truths], rows):
+    common = [id_ for id_ in common if truths is None or id_ in truths]
+    if tagged:
+        common = [id_ for id_ in common if made[0].items[id_].facts.get("classes") != []] or common
+    lines = {}
+    for id_ in _spread(common, rows):
         try:
-            lines.append(_line(made, id_, images, truths[id_] if truths else None, height))
+            lines[id_] = tiles(made, id_, images, truths[id_] if truths else None, height)
         except (ItemError, KeyError):
             continue
     if lines:
-        _write(out, lines)
+        _write(out, list(lines.values()))
+    return list(lines)
+
+
+def overlay(folder: Path) -> tuple[Path, list[str]]:
+    """Draw some results of images with classes into the folder of their stage; the file and the ids that it shows."""
+    out = folder / OVERLAY
+    return out, run([folder], out, tagged=True)
 
 
 def one(
@@ -56,7 +74,7 @@ def one(
         if known is not None and id_ not in known:
             raise RejectedInputError(f"There is no {where} of '{show(id_)}'. Put it back or leave it out.")
     try:
-        line = _line(made, id_, images, truths[id_] if truths else None, height)
+        line = tiles(made, id_, images, truths[id_] if truths else None, height)
     except ItemError as error:
         raise RejectedInputError(f"'{show(id_)}' cannot be shown: {error}") from error
     _write(out, [line])
@@ -75,12 +93,6 @@ def _paths(root: Path) -> dict[str, Path]:
 def _spread(ids: list[str], count: int) -> list[str]:
     """`count` ids at equal distances."""
     return ids if len(ids) <= count else [ids[index * len(ids) // count] for index in range(count)]
-
-
-def _line(
-    folders: Sequence[StageFolder], id_: str, images: ImageFolder, truth: Path | None, height: int
-) -> list[Picture]:
-    return [at_height(tile, height) for tile in tiles(folders, id_, images, truth)]
 
 
 def _sheet(lines: list[list[Picture]]) -> Picture:

@@ -17,13 +17,13 @@ CLASS_COLUMNS = ("classes", "class", "labels", "label", "tags")
 HUB_IMAGE = "file_name"  # of a Hugging Face image folder
 
 
-def delimiter(text: str, suffix: str) -> str:
+def delimiter(text: str, suffix: str, images: Sequence[str] = IMAGE_COLUMNS) -> str:
     """What separates the cells of a table: the first of comma, semicolon, tab that leaves an image column in front."""
     line = text.lstrip("\r\n").replace("\r", "\n").partition("\n")[0]
     candidates = "\t,;" if suffix.lower() == ".tsv" else ",;\t"
     for candidate in candidates:
         cells = _cells(line, candidate)
-        if len(cells) > 1 and cells[0].strip().lower() in IMAGE_COLUMNS:
+        if len(cells) > 1 and cells[0].strip().lower() in images:
             return candidate
     return next((candidate for candidate in candidates if candidate in line), ",")
 
