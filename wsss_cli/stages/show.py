@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from wsss_cli.data.files import is_whole, sha256, write_atomic
-from wsss_cli.data.folder import StageFolder, read_run
+from wsss_cli.data.folder import MAPS, MASKS, StageFolder, read_run
 from wsss_cli.data.masks import encode_png
 from wsss_cli.data.samples import find_images, id_of
-from wsss_cli.data.tiles import MAPS, MASKS, Picture, at_height, tiles
+from wsss_cli.data.tiles import Picture, at_height, tiles
 from wsss_cli.errors import ItemError, RejectedInputError
 from wsss_cli.text import show
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from wsss_cli.config import Execution, TrainSegConfig, as_dict, item_limit
 from wsss_cli.data.checkpoints import encode_checkpoint, encode_safetensors, read_checkpoint, read_weights
 from wsss_cli.data.files import json_bytes, sha256
-from wsss_cli.data.folder import read_run
+from wsss_cli.data.folder import MASKS, read_run
 from wsss_cli.data.mask_pairs import MaskPairs, look_at_pairs
 from wsss_cli.data.resume import ResumeFile, clear_resume
 from wsss_cli.data.run import Run
@@ -54,7 +54,7 @@ def run(
     """
     device = choose_device(execution.device)
     config = _resolved(config, weights, device)
-    folder = read_run(masks, "pseudo-labels", "predict")
+    folder = read_run(masks, *MASKS)
     ids = select(sorted(folder.items), listing, limit, str(masks))
     pairs = look_at_pairs(folder, ids, reporter.note)
     _bound_failures(pairs, execution, len(ids))
