@@ -108,8 +108,9 @@ class Output:
 
     def stands(self, status: str, journal: Journal) -> bool:
         """Whether the manifest on the disk says just this, and no change was made to the folder."""
-        same = self._old is not None and not manifests.differs(self._old, self.manifest(status, journal))
-        return same and not self.begun
+        if self.begun or self._old is None:
+            return False
+        return not manifests.differs(self._old, self.manifest(status, journal))
 
     def begin(self) -> None:
         """Mark the folder as being worked on, before the first change to it."""
@@ -145,11 +146,11 @@ class Output:
     def manifest(self, status: str, journal: Journal | None = None) -> dict[str, Any]:
         """The manifest of a run that stands at `status` and lists `journal`, by default its own."""
         journal = self.journal if journal is None else journal
-        own_root = self._root != journals.ITEMS
+        beside = self._root != journals.ITEMS  # then the files do not tell which ids are done
         failed = len(journal.failed)
-        done = len(self.ids) - failed if own_root else len(journal.done)
+        done = len(self.ids) - failed if beside else len(journal.done)
         return manifests.compose(
-            self.stage, status, {**self._head, "root": self._root} if own_root else self._head,
+            self.stage, status, {**self._head, "root": self._root} if beside else self._head,
             counts={"total": len(self.ids), "done": done, "failed": failed}, ids=self.ids, suffix=self.suffix,
             extras=self.extras, journal=journal, started=self._started,
         )  # fmt: skip
