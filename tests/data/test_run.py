@@ -414,12 +414,6 @@ def test_dry_run_writes_nothing(out: Path, tmp_path: Path) -> None:
     assert stamps(out) == before
 
 
-def test_blocks_do_not_depend_on_what_is_done(out: Path) -> None:
-    """Fixed slices of the sorted ids."""
-    with open_run(out, tuple(reversed(IDS))) as run:
-        assert list(run.blocks(2)) == [("a/1", "a/2"), ("b/1", "b/2"), ("c",)]
-
-
 def test_caller_s_mistakes_are_bugs(out: Path) -> None:
     """An id that is not of this run, one twice, or an extra with a path raise ValueError."""
     with pytest.raises(ValueError, match="twice"):

@@ -32,7 +32,7 @@ def at(share: float) -> Progress:
 
 def test_phases() -> None:
     """Terms come in by their share of the steps; what counts nothing is not computed."""
-    default, coco = make(), make(**{**more.COCO["options"], "scales": (1.0,)})
+    default, coco = make(), make(**{**more.TRAIN_PRESETS["coco"]["options"], "scales": (1.0,)})
     first = {"cls", "aux", "mct"}
     assert set(default.weights(at(0))) == first | {"ptc", "cre", "ure"} == set(default.weights(at(0.1)))
     assert set(default.weights(at(0.101))) == ALL

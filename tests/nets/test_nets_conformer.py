@@ -154,7 +154,7 @@ def test_trained_and_localised_by_commands(
 ) -> None:
     """A training with the affinity loss, and the maps of the published inference by the Conformer's own preset."""
     monkeypatch.setattr(
-        "wsss_cli.stages.train_cls.loading_processes", lambda *_: 0
+        "wsss_cli.stages.train_cls.training.loading_processes", lambda *_: 0
     )  # starting one takes seconds
     (tmp_path / "photos").mkdir()
     noise = np.random.default_rng(0).integers(0, 256, (4, 40, 48, 3), dtype=np.uint8)

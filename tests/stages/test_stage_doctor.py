@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from wsss_cli.cli import main
 from wsss_cli.config import Execution
 from wsss_cli.reporter import Silent
 from wsss_cli.stages import doctor
+from wsss_cli.stages.doctor import machine
 
 CPU = Execution(device="cpu", workers=1)
 
@@ -22,8 +24,8 @@ CPU = Execution(device="cpu", workers=1)
 def fast(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Speeds are measured in one test only."""
     if "measured" not in request.node.name:
-        monkeypatch.setattr(doctor, "_network_speed", lambda _: (0.5, 0.1))
-        monkeypatch.setattr(doctor, "_crf_speed", lambda _: 2.0)
+        monkeypatch.setattr(machine, "network_speed", lambda _: (0.5, 0.1))
+        monkeypatch.setattr(machine, "crf_speed", lambda _: 2.0)
 
 
 def picture(path: Path, seed: int, size: tuple[int, int] = (64, 80), **options: Any) -> None:
@@ -165,9 +167,9 @@ def test_the_machine_is_measured() -> None:
     environment = found.figures["environment"]
     assert environment["torch"].split(".")[0].isdigit()
     assert environment["device"].startswith("cpu")
-    training, inference = doctor._network_speed(doctor._device(CPU, found))
+    training, inference = machine.network_speed(torch.device("cpu"))
     assert training > inference > 0
-    assert doctor._crf_speed(found) > 0
+    assert machine.crf_speed([]) > 0
 
 
 def test_exit_codes_and_json(good: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,13 +26,13 @@ from wsss_cli.errors import (
     TooManyFailuresError,
     UsageError,
 )
-from wsss_cli.exports import EXPORTERS, MASK_STAGES
+from wsss_cli.exports import EXPORTERS
 from wsss_cli.reporter import Silent
 from wsss_cli.stages import export, pseudo_labels
 from wsss_cli.summary import Summary
 from wsss_cli.text import encode_id, flat_name
 
-OF_MASKS = [name for name in EXPORTERS.names() if EXPORTERS.load(name).FORM.reads == MASK_STAGES]
+OF_MASKS = [name for name in EXPORTERS.names() if EXPORTERS.load(name).FORM.reads == "masks"]
 
 
 @pytest.fixture

@@ -8,12 +8,10 @@ from pathlib import Path
 
 from wsss_cli.data.cams import Cam, decode_cam
 from wsss_cli.data.files import sha256
-from wsss_cli.data.folder import StageFolder, read_item, read_run
+from wsss_cli.data.folder import MAPS, MASKS, StageFolder, read_item, read_run
 from wsss_cli.data.mask_folder import MaskFolder, is_stage_folder, open_masks
 from wsss_cli.errors import RejectedInputError
 from wsss_cli.text import show
-
-MAPS = ("cams", "refine", "crf")  # the stages whose items are maps
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def open_sides(predictions: Path, truth: Path, classes: Sequence[str] | None) ->
     """
     masks = maps = None
     if is_stage_folder(predictions):
-        folder = read_run(predictions, "pseudo-labels", "predict", *MAPS)
+        folder = read_run(predictions, *MASKS, *MAPS)
         maps = folder if folder.stage in MAPS else None
     if maps is None:
         masks = open_masks(predictions)

@@ -14,6 +14,9 @@ from wsss_cli.data.journal import Item
 from wsss_cli.errors import ItemError, OutputMismatchError, RejectedInputError
 from wsss_cli.text import show
 
+MAPS = ("cams", "refine", "crf")  # the stages whose items are class maps
+MASKS = ("pseudo-labels", "predict")  # and those whose items are masks
+
 
 @dataclass(frozen=True)
 class StageFolder:

@@ -28,6 +28,7 @@ from wsss_cli.text import show
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 Image.MAX_IMAGE_PIXELS = MAX_TILED_PIXELS  # Pillow's own limit is lower; `open_image` checks every header
 _STRIP = 16_000_000  # pixels converted at a time
+_GROWTH = 1 << 16  # bytes that a file may have grown by since it was looked at
 _ORIENTATION_TAG = 0x0112
 # Formats that Pillow must not even be asked about: an EPS file would start Ghostscript.
 _FOREIGN = {b"%!PS": "EPS", b"%PDF": "PDF", b"\xc5\xd0\xd3\xc6": "EPS", b"\x00\x00\x00\x0cjP": "JPEG 2000"}
@@ -120,7 +121,7 @@ def read_regular(path: Path, most: int = most_bytes(MAX_PIXELS)) -> bytes:
         if state.st_size > most:
             raise ItemError("file-too-large", f"{where} has {state.st_size:,} bytes; the limit is {most:,}.")
         try:
-            payload = file.read(most)
+            payload = file.read(min(most, state.st_size + _GROWTH))
         except OSError as error:
             raise ItemError("unreadable", f"Cannot read {where}: {error.strerror}.") from None
     if not payload:

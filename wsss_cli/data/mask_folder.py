@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsss_cli.data.files import sha256_file
-from wsss_cli.data.folder import StageFolder, read_item, read_run
+from wsss_cli.data.folder import MASKS, StageFolder, read_item, read_run
 from wsss_cli.data.manifest import NAME as MANIFEST
 from wsss_cli.data.masks import Mask, decode_mask, read_classes, read_mask
 from wsss_cli.data.samples import find_images
@@ -55,7 +55,7 @@ def is_stage_folder(path: Path) -> bool:
 def open_masks(path: Path) -> MaskFolder:
     """The masks in a stage folder of masks, or in any folder of indexed PNGs (RejectedInputError)."""
     if is_stage_folder(path):
-        folder = read_run(path, "pseudo-labels", "predict")
+        folder = read_run(path, *MASKS)
         ids = tuple(sorted({*folder.items, *folder.failures}))
         return MaskFolder(path, ids, frozenset(folder.items), folder.classes, {}, folder)
     files = {sample.id: sample.path for sample in find_images(path)}

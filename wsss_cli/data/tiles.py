@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss_cli.data.cams import decode_cam, upsample
-from wsss_cli.data.folder import StageFolder, read_item
+from wsss_cli.data.folder import MASKS, StageFolder, read_item
 from wsss_cli.data.image_folder import ImageFolder
 from wsss_cli.data.masks import Mask, decode_mask, overlay, overlay_maps, read_mask
 from wsss_cli.errors import ItemError
@@ -19,8 +19,6 @@ from wsss_cli.text import show
 
 Picture = NDArray[np.uint8]
 WIDEST = 8  # times the height
-MAPS = ("cams", "refine", "crf")
-MASKS = ("pseudo-labels", "predict")
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,6 @@ EXPORTERS = Registry(
         "irn": "wsss_cli.exports.irn",
     },
 )
-MASK_STAGES = ("pseudo-labels", "predict")
-MAP_STAGES = ("cams", "refine", "crf")
 MANY = 65_533  # classes, as many as a mask of ours can hold
 MOST_8_BIT = 254
 
@@ -44,7 +42,7 @@ MOST_8_BIT = 254
 class Form:
     """What the stage must know of a format before it starts."""
 
-    reads: tuple[str, ...] = MASK_STAGES  # whose folders
+    reads: str = "masks"  # or "maps"
     uses: tuple[str, ...] = ()  # options besides --to
     images: str = "none"  # of --images auto
     image_folder: str = ""  # where the images go, with {split}

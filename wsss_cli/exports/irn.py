@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from wsss_cli.exports import MAP_STAGES, Dataset, Form, Maps, Scene
+from wsss_cli.exports import Dataset, Form, Maps, Scene
 
-FORM = Form(reads=MAP_STAGES, names_files=False)
+FORM = Form(reads="maps", names_files=False)
 
 
 class Tensor:

@@ -13,6 +13,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
+from wsss_cli.ops.pictures import normalising
+
 AUGMENTS = ("strong", "light", "none")
 JITTER = 0.3  # of brightness, contrast and saturation in `light`, as train-cls has it
 
@@ -41,7 +43,7 @@ class JointView:
         self.geometry = v2.Compose(
             [v2.RandomCrop(size, pad_if_needed=True, fill=fill), v2.RandomHorizontalFlip()]
         )
-        finish = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
+        finish = normalising(mean, std)
         self.look = v2.Compose(
             {
                 "strong": [_colour_change(), _colour_change(), *finish, _erasing()],

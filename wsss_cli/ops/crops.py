@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
+from wsss_cli.ops.pictures import normalising
+
 AUGMENTS = ("imagenet", "light", "jitter", "long-side", "none")
 
 
@@ -23,7 +25,7 @@ def training_view(augment: str, size: int, mean: tuple[float, ...], std: tuple[f
     `none`: the picture stretched to size.
     """
     bicubic = InterpolationMode.BICUBIC
-    finish = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
+    finish = normalising(mean, std)
     if augment == "none":
         return v2.Compose([v2.Resize((size, size), bicubic, antialias=True), *finish])
     if augment == "light":

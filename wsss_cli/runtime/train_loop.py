@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from wsss_cli.errors import EnvironmentProblemError
+from wsss_cli.reporter import Reporter
 from wsss_cli.runtime.device import autocast
 from wsss_cli.runtime.seed import mix, seed_everything
 
@@ -47,6 +49,18 @@ class State:
     optimizer: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
     scaler: dict[str, Any] = field(default_factory=dict)  # of fp16
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """The last epoch's number and mean losses."""
+        return {name: value for name, value in self.history[-1].items() if name != "lr"}
+
+
+class Store(Protocol):
+    """Where a training's state lies between epochs (`data.resume`)."""
+
+    def load(self) -> dict[str, Any] | None: ...
+    def keep(self, state: dict[str, Any]) -> None: ...
 
 
 def learning_rate(recipe: Recipe, epoch: int, step: int, steps: int) -> float:
@@ -142,12 +156,43 @@ def batches(data: Dataset[Any], recipe: Recipe, start: int, workers: int) -> tup
 
 
 Losses = Callable[[Any, int, int, int], dict[str, Tensor]]  # (batch, epoch, step, steps) -> terms
+Groups = Sequence[
+    tuple[list[nn.Parameter], float, bool]
+]  # parameters, factor of the rate, whether they decay
+
+
+def train(
+    model: nn.Module,
+    losses: Losses,
+    groups: Groups,
+    data: Dataset[Any],
+    recipe: Recipe,
+    store: Store,
+    reporter: Reporter,
+    *,
+    device: torch.device,
+    workers: int,
+    before_epoch: Callable[[int, int], None] = lambda _epoch, _steps: None,
+) -> State:
+    """`fit` to `data` from the state in the store, if there is one; each step is reported.
+
+    `before_epoch` gets the epoch and how many steps it has.
+    """
+    state = State(**(store.load() or {}))
+    sampler = EpochSampler(len(data), recipe, state.epoch)  # type: ignore[arg-type]
+    reporter.start("training steps", len(sampler))
+    return fit(
+        model, losses, groups, lambda epoch: batches(data, recipe, epoch, workers), recipe, state, device=device,
+        before_epoch=lambda epoch: before_epoch(epoch, sampler.steps),
+        after_epoch=lambda now: store.keep(dataclasses.asdict(now)),
+        advance=lambda figures: reporter.advance(1, **figures),
+    )  # fmt: skip
 
 
 def fit(
     model: nn.Module,
     losses: Losses,
-    groups: Sequence[tuple[list[nn.Parameter], float, bool]],
+    groups: Groups,
     stream: Callable[[int], tuple[int, Iterator[Any]]],
     recipe: Recipe,
     state: State,
@@ -190,9 +235,7 @@ def fit(
     return state
 
 
-def _optimizer(
-    groups: Sequence[tuple[list[nn.Parameter], float, bool]], recipe: Recipe
-) -> torch.optim.Optimizer:
+def _optimizer(groups: Groups, recipe: Recipe) -> torch.optim.Optimizer:
     parameters = [
         {"params": list(p), "lr_factor": f, "weight_decay": recipe.weight_decay if d else 0.0}
         for p, f, d in groups

@@ -14,18 +14,19 @@ from wsss_cli.config import Execution, ExportConfig, as_dict, item_limit, requir
 from wsss_cli.data.cams import decode_cam, upsample
 from wsss_cli.data.copies import image_copy
 from wsss_cli.data.files import sha256
-from wsss_cli.data.folder import StageFolder, read_item, read_run
+from wsss_cli.data.folder import MAPS, MASKS, StageFolder, read_item, read_run
 from wsss_cli.data.image_folder import ImageFolder, images_of
 from wsss_cli.data.masks import decode_mask, ignore_value, palette
 from wsss_cli.data.samples import select
 from wsss_cli.data.tree import Tree
 from wsss_cli.errors import ItemError, RejectedInputError
-from wsss_cli.exports import EXPORTERS, MASK_STAGES, Dataset, Exporter, Form, Maps, Scene
+from wsss_cli.exports import EXPORTERS, Dataset, Exporter, Form, Maps, Scene
 from wsss_cli.reporter import Reporter
 from wsss_cli.summary import Summary
 from wsss_cli.text import flat_name, show
 
 _IRN_STRIDE = 4
+_STAGES = {"masks": MASKS, "maps": MAPS}  # whose folders a format reads
 ALWAYS = ("to", "worst")  # options of every format
 
 
@@ -118,7 +119,7 @@ def _check_names(ids: list[str], form: Form, config: ExportConfig) -> None:
 
 
 def _folder(path: Path, form: Form, config: ExportConfig) -> StageFolder:
-    folder = read_run(path, *form.reads)
+    folder = read_run(path, *_STAGES[form.reads])
     many = len(folder.classes)
     if many > form.most_classes:
         raise RejectedInputError(
@@ -141,7 +142,7 @@ class _Source:
         """One image with its mask or maps; its image is exported on the way (ItemError)."""
         payload = read_item(self.folder, id_)
         classes = len(self.folder.classes)
-        if self.folder.stage not in MASK_STAGES:
+        if self.folder.stage in MAPS:
             maps, size = _maps(payload, classes)
             return Scene(id_, flat_name(id_), "", None, size, maps=maps)
         mask = decode_mask(payload, classes=classes)

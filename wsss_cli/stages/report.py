@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from wsss_cli.data.files import is_whole, read_regular_file, sha256, write_atomic
-from wsss_cli.data.folder import StageFolder, read_run
+from wsss_cli.data.folder import MAPS, MASKS, StageFolder, read_run
 from wsss_cli.data.image_folder import ImageFolder, images_of
 from wsss_cli.data.masks import encode_jpeg
 from wsss_cli.data.samples import find_images
-from wsss_cli.data.tiles import MAPS, MASKS, tiles
+from wsss_cli.data.tiles import tiles
 from wsss_cli.errors import ItemError, RejectedInputError
 from wsss_cli.pages.charts import curves
 from wsss_cli.pages.gallery import SCRIPT, Card, gallery

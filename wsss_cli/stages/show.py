@@ -9,11 +9,11 @@ import numpy as np
 
 from wsss_cli.data.clearing import OVERLAY
 from wsss_cli.data.files import is_whole, sha256, write_atomic
-from wsss_cli.data.folder import read_run
+from wsss_cli.data.folder import MAPS, MASKS, read_run
 from wsss_cli.data.image_folder import images_of
 from wsss_cli.data.masks import encode_png
 from wsss_cli.data.samples import find_images, id_of
-from wsss_cli.data.tiles import MAPS, MASKS, Picture, tiles
+from wsss_cli.data.tiles import Picture, tiles
 from wsss_cli.errors import ItemError, RejectedInputError
 from wsss_cli.text import show
 

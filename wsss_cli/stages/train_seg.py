@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ from torch import Tensor
 
 from wsss_cli.config import Execution, TrainSegConfig, as_dict, item_limit
 from wsss_cli.data.checkpoints import encode_checkpoint, encode_safetensors, read_checkpoint, read_weights
-from wsss_cli.data.files import json_bytes, sha256
-from wsss_cli.data.folder import read_run
+from wsss_cli.data.files import json_bytes, read_json, sha256
+from wsss_cli.data.folder import MASKS, read_run
 from wsss_cli.data.image_folder import same_images
 from wsss_cli.data.mask_pairs import MaskPairs, look_at_pairs
 from wsss_cli.data.resume import ResumeFile, clear_resume
@@ -31,7 +30,7 @@ from wsss_cli.reporter import Reporter
 from wsss_cli.runtime.device import choose_device, choose_precision, loading_processes
 from wsss_cli.runtime.mask_batches import MaskedImages, Pair
 from wsss_cli.runtime.seed import seed_everything
-from wsss_cli.runtime.train_loop import SCHEDULES, Recipe, State, batches, fit, to_device
+from wsss_cli.runtime.train_loop import SCHEDULES, Recipe, to_device, train
 from wsss_cli.summary import Summary
 from wsss_cli.text import show
 
@@ -55,7 +54,7 @@ def run(
     """
     device = choose_device(execution.device)
     config = _resolved(config, weights, device)
-    folder = read_run(masks, "pseudo-labels", "predict")
+    folder = read_run(masks, *MASKS)
     ids = select(sorted(folder.items), listing, limit, str(masks))
     pairs = look_at_pairs(folder, ids, reporter.note)
     _bound_failures(pairs, execution, len(ids))
@@ -85,7 +84,7 @@ def run(
             stage.extra("ckpt.safetensors", encode_safetensors(state))
             stage.extra("metrics.json", json_bytes(metrics))
     clear_resume(out)
-    metrics = json.loads((out / "metrics.json").read_text())
+    metrics = read_json(out / "metrics.json")
     return Summary("train-seg", out, failures=metrics["failures"], figures=metrics["figures"], total=len(ids))
 
 
@@ -188,9 +187,6 @@ class _Training:
             config.epochs, config.batch_size, config.lr, config.weight_decay,
             config.warmup_epochs, config.schedule, config.precision, config.seed,
         )  # fmt: skip
-        state = State(**(kept.load() or {}))
-        steps = len(data) // min(recipe.batch_size, len(data))
-        self.reporter.start("training steps", steps * (recipe.epochs - state.epoch))
 
         def losses(batch: Any, _epoch: int, _step: int, _steps: int) -> dict[str, Tensor]:
             images, labels = to_device(batch, self.device)
@@ -200,13 +196,9 @@ class _Training:
                 "tags": tag_loss(scores.tags, labels, pairs.ignore),
             }
 
-        state = fit(
-            self.segmenter, losses, self.segmenter.param_groups(config.head_lr),
-            lambda epoch: batches(data, recipe, epoch, self.workers), recipe, state, device=self.device,
-            before_epoch=lambda _: None,
-            after_epoch=lambda now: kept.keep(dataclasses.asdict(now)),
-            advance=lambda figures: self.reporter.advance(1, **figures),
+        state = train(
+            self.segmenter, losses, self.segmenter.param_groups(config.head_lr), data, recipe, kept, self.reporter,
+            device=self.device, workers=self.workers,
         )  # fmt: skip
-        figures = {key: value for key, value in state.history[-1].items() if key != "lr"}
-        figures |= {"images": len(data), "crop": side}
+        figures = {**state.figures, "images": len(data), "crop": side}
         return {"figures": figures, "failures": pairs.failures, "history": state.history}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,7 @@ from wsss_cli.ops.pictures import normalised
 from wsss_cli.refiners import Task
 from wsss_cli.runtime.device import loading_processes
 from wsss_cli.runtime.mask_batches import MaskedImages, Pair
-from wsss_cli.runtime.train_loop import Recipe, State, batches, fit, to_device
+from wsss_cli.runtime.train_loop import Recipe, to_device, train
 
 STEP = 32  # crop sizes are multiples of it
 
@@ -75,20 +74,13 @@ class EdgeTraining:
             config.epochs, config.batch_size, config.lr, options.weight_decay, 0.0, "poly-zero", config.precision,
             config.seed, options.optimizer, options.momentum,
         )  # fmt: skip
-        state = State(**(kept.load() or {}))
-        steps = len(data) // min(recipe.batch_size, len(data))
-        self.reporter.start("training steps", steps * (recipe.epochs - state.epoch))
-        state = fit(
-            irn, self._losses, irn.param_groups(options.displacement_lr),
-            lambda epoch: batches(data, recipe, epoch, self.workers), recipe, state, device=self.device,
-            before_epoch=lambda _: None,
-            after_epoch=lambda now: kept.keep(dataclasses.asdict(now)),
-            advance=lambda figures: self.reporter.advance(1, **figures),
+        state = train(
+            irn, self._losses, irn.param_groups(options.displacement_lr), data, recipe, kept, self.reporter,
+            device=self.device, workers=self.workers,
         )  # fmt: skip
         if options.displacement:
             irn.centre(view_of.to(self.device) for view_of in self._plain(data, recipe.batch_size))
-        figures = {key: value for key, value in state.history[-1].items() if key != "lr"}
-        return {**figures, "images": len(data), "crop": self.side, "radius": self.index.radius}
+        return {**state.figures, "images": len(data), "crop": self.side, "radius": self.index.radius}
 
     def _losses(self, batch: Any, _epoch: int, _step: int, _steps: int) -> dict[str, Tensor]:
         images, labels = to_device(batch, self.device)

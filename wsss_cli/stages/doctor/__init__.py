@@ -2,55 +2,32 @@
 
 from __future__ import annotations
 
-import math
-import os
-import platform
 import shutil
-import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 from typing import Any
 
-import numpy as np
 import torch
 
-from wsss_cli import __version__
-from wsss_cli.config import (
-    PLAIN,
-    CamsConfig,
-    CrfConfig,
-    Execution,
-    Reading,
-    TrainClsConfig,
-    TrainSegConfig,
-)
+from wsss_cli.config import PLAIN, Execution, Reading
 from wsss_cli.data.images import ImageFacts
 from wsss_cli.data.limits import MAX_PIXELS
 from wsss_cli.data.samples import Sample, Unlabelled, find_images, select
 from wsss_cli.errors import EnvironmentProblemError, ItemError, RejectedInputError, UnsafeFileError
 from wsss_cli.labels import Labels, read_labels
-from wsss_cli.nets.backbones.load import load_backbone
 from wsss_cli.ops import census
-from wsss_cli.ops.augment import bounded_size
-from wsss_cli.ops.crf import Pairwise
-from wsss_cli.ops.crf_mask import CrfWork
 from wsss_cli.reporter import Reporter
 from wsss_cli.runtime.device import choose_device
 from wsss_cli.runtime.executor import run_isolated
+from wsss_cli.stages.doctor import machine
 from wsss_cli.text import show
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-image", "pydensecrf2")
 EXAMPLES = 3
 SMALL = 64  # pixels; an image with a shorter side has next to no places for a class to be at
-GIB, MIB, MINUTE = 1 << 30, 1 << 20, 60
 DARK = 64  # of 255; 12 bits in a file of 16 reach 16
-MODEL = "deit_tiny_patch16_224"  # whose speed is measured
-SIDE = 224
-SEGMENTATION = 1.3  # how much longer a step of the segmentation takes than one of the classifier
 
 
 @dataclass
@@ -60,15 +37,6 @@ class Diagnosis:
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Seconds: one image of 224 pixels in training and in inference; the CRF for a million pixels and two classes."""
-
-    training: float
-    inference: float
-    crf: float
 
 
 def run(
@@ -89,8 +57,8 @@ def run(
     """Look at everything, and never stop at the first problem; nothing is written."""
     found = Diagnosis()
     device = _device(execution, found)
-    found.figures["environment"] = _environment(device, execution)
-    speed = Speed(*_network_speed(device), _crf_speed(found))
+    found.figures["environment"] = machine.environment(device, execution)
+    speed = machine.Speed(*machine.network_speed(device), machine.crf_speed(found.errors))
     if images is None:
         return found
     try:
@@ -112,8 +80,8 @@ def run(
             tags = _labels(table, ids, wanted, classes, unlabelled, found)
     _duplicates(facts, tags, found)
     if facts:
-        expected = found.figures["expected"] = _expected(facts, tags, speed, execution)
-        free = shutil.disk_usage(Path.cwd()).free / MIB
+        expected = found.figures["expected"] = machine.expected(facts, tags, speed, execution)
+        free = shutil.disk_usage(Path.cwd()).free / machine.MIB
         if sum(expected["mib"].values()) > free:
             found.warnings.append(
                 f"The maps will take {sum(expected['mib'].values())} MiB; {free:.0f} MiB are free here."
@@ -127,71 +95,6 @@ def _device(execution: Execution, found: Diagnosis) -> torch.device:
     except EnvironmentProblemError as error:
         found.errors.append(str(error))
         return torch.device("cpu")
-
-
-def _environment(device: torch.device, execution: Execution) -> dict[str, Any]:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return {
-        "wsss": __version__,
-        "python": platform.python_version(),
-        **{package: _version(package) for package in PACKAGES},
-        "device": f"{device} ({name})",
-        "cores": len(os.sched_getaffinity(0)),
-        "workers": execution.workers or len(os.sched_getaffinity(0)),
-        "threads": torch.get_num_threads(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB, 1),
-        "free_disk_gib": round(shutil.disk_usage(Path.cwd()).free / GIB, 1),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _network_speed(device: torch.device) -> tuple[float, float]:
-    """Seconds for an image in training and in inference, of a small transformer without its trained weights."""
-    network = load_backbone(MODEL).backbone.to(device)
-    images = torch.zeros(4, 3, SIDE, SIDE, device=device)
-
-    def train() -> None:
-        torch.autograd.backward(network(images).patches.sum())
-
-    @torch.no_grad()
-    def look() -> None:
-        network(images)
-
-    return tuple(_seconds(work, device) / len(images) for work in (train, look))  # type: ignore[return-value]
-
-
-def _seconds(work: Any, device: torch.device) -> float:
-    """Of the second call: the first one also sets everything up."""
-    took = 0.0
-    for _ in range(2):
-        began = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        took = time.perf_counter() - began
-    return took
-
-
-def _crf_speed(found: Diagnosis) -> float:
-    """Seconds of the CRF for a million pixels, tried where it really runs: in a process of its own."""
-    side, crf = 256, CrfConfig()
-    ramp = np.linspace(0, 255, side, dtype=np.uint8)  # noise would take ten times as long as a photograph
-    image = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None], ramp[::-1, None]), axis=2)
-    pairwise = Pairwise.of(crf)
-    work = CrfWork(image, np.full((2, side, side), 0.5, np.float16), pairwise, crf.iterations)
-    times = [time.perf_counter()]
-    for _, result in run_isolated("wsss_cli.ops.crf_mask:refine", [("1", work), ("2", work)], workers=1):
-        times.append(time.perf_counter())
-        if isinstance(result, ItemError):
-            found.errors.append(f"The CRF does not work here: {result}")
-            return 0.0
-    return (times[2] - times[1]) / (side * side) * 1e6
 
 
 def _survey(
@@ -218,7 +121,10 @@ def _survey(
             "use less than a quarter of their range of grays and look almost black; see --bit-depth",
             lambda f: f.brightest < DARK,
         ),
-        ("have a side below 64 pixels; classes have hardly a place there", lambda f: min(f.size) < SMALL),
+        (
+            f"have a side below {SMALL} pixels; classes have hardly a place there",
+            lambda f: min(f.size) < SMALL,
+        ),
         ("have several frames; the first is taken", lambda f: f.frames > 1),
         (
             f"have more than {MAX_PIXELS // 1_000_000} million pixels; pass --tile 512 to wsss cams and wsss predict, "
@@ -277,14 +183,14 @@ def _labels(
     unknown = sorted(set().union(*tags.values()) - set(names))
     if unknown:
         found.errors.append(f"The labels name classes that --classes leaves out: {_some(unknown)}.")
-    kept = {id_: frozenset(found) & frozenset(names) for id_, found in tags.items()}
+    kept = {id_: frozenset(named) & frozenset(names) for id_, named in tags.items()}
     if not kept:
         return kept
     found.warnings += census.findings(kept, names)
     found.figures["labels"] = {
         "images": len(kept),
-        "without_a_class": sum(not found for found in kept.values()),
-        "classes_an_image": round(fmean(len(found) for found in kept.values()), 2),
+        "without_a_class": sum(not named for named in kept.values()),
+        "classes_an_image": round(fmean(map(len, kept.values())), 2),
         "classes": census.counts(kept, names),
         "together": {f"{one} + {other}": n for (one, other), n in _descending(census.together(kept, names))},
     }
@@ -314,34 +220,6 @@ def _duplicates(
     ]
     if contrary:
         found.warnings.append(f"{len(contrary)} of them with different labels: {_some(contrary)}.")
-
-
-def _expected(
-    facts: Mapping[str, ImageFacts],
-    tags: Mapping[str, frozenset[str]] | None,
-    speed: Speed,
-    execution: Execution,
-) -> dict[str, Any]:
-    """Minutes and MiB of each stage with its defaults, roughly."""
-    count, workers = len(facts), execution.workers or len(os.sched_getaffinity(0))
-    pixels = median(fact.size[0] * fact.size[1] for fact in facts.values())
-    seen = median(math.prod(bounded_size(fact.size, CamsConfig().max_side)) for fact in facts.values())
-    classes = max(1.0, fmean(map(len, tags.values()))) if tags else 1.0
-    views = sum(scale * scale for scale in CamsConfig().scales) * (2 if CamsConfig().flip else 1)
-    minutes = {
-        "train-cls": count * TrainClsConfig().epochs * speed.training,
-        "cams": count * views * seen / SIDE**2 * speed.inference,
-        "crf": count * pixels / 1e6 * speed.crf * (1 + classes) / 2 / workers,
-        "train-seg": count * TrainSegConfig().epochs * speed.training * SEGMENTATION,
-    }
-    return {
-        "network": MODEL,
-        "minutes": {stage: round(seconds / MINUTE, 1) for stage, seconds in minutes.items()},
-        "mib": {
-            "cams": round(count * classes * pixels / CamsConfig().stride ** 2 * 2 / MIB),
-            "crf": round(count * classes * pixels * 2 / MIB),
-        },
-    }
 
 
 def _some(names: Sequence[str]) -> str:

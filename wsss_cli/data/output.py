@@ -1,0 +1,160 @@
+"""A folder while a command writes into it: locked, claimed before its first change, listed as it grows.
+
+What its files are and which of them are still good is the affair of `data.run` and `data.tree`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wsss_cli.config import Execution
+from wsss_cli.data import journal as journals
+from wsss_cli.data import manifest as manifests
+from wsss_cli.data.clearing import LOCK, clear, refuse_links
+from wsss_cli.data.files import append_line, json_bytes, lock, make_folder, sweep, unlock, write_atomic
+from wsss_cli.data.journal import Failure, Item, Journal
+from wsss_cli.errors import ItemError, OutputMismatchError
+from wsss_cli.reporter import Reporter
+from wsss_cli.text import show
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What became of the items: total = done + failed + skipped + those not reached."""
+
+    total: int
+    done: int  # made by this run
+    failed: int
+    skipped: int  # already there, not redone
+
+
+class Output:
+    """One command's hold on its folder. `head`: what it writes there and from what, as the manifest says it.
+
+    `root` is "" where the items are files beside the manifest, of which an id may have any number; else each id has
+    one item.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        stage: str,
+        head: Mapping[str, Any],
+        *,
+        ids: Sequence[str],
+        suffix: str = "",
+        root: str = journals.ITEMS,
+        execution: Execution,
+        reporter: Reporter,
+    ) -> None:
+        self.path, self.stage, self.suffix = path, stage, suffix
+        self.ids = tuple(sorted(ids))
+        self.dry_run = execution.dry_run
+        self.journal = Journal()
+        self.extras: dict[str, str] = {}  # name -> sha256 of the whole files beside the items
+        self.begun = False  # whether this run has changed anything
+        self._overwrite, self._reporter = execution.overwrite, reporter
+        self._limit = manifests.failure_limit(execution.max_failures, len(self.ids))
+        self._head, self._root = manifests.plain(head), root
+        self._old: dict[str, Any] | None = None  # the manifest of the run that this one continues
+        self._started = manifests.now()
+        self._linkless: set[Path] = set()
+        manifests.refuse_overlap(path, head["inputs"])
+
+    @contextmanager
+    def held(self, resume: Callable[[], None], finish: Callable[[], None]) -> Iterator[None]:
+        """Keep others out; `resume` before the work and `finish` after it, unless it ended with an error."""
+        if self.dry_run:
+            if not self._overwrite:
+                resume()
+            yield
+            return
+        make_folder(self.path)
+        descriptor = lock(self.path / LOCK, self._reporter.note)
+        try:
+            if self._overwrite:
+                clear(self.path, self.stage, self.note)
+            resume()
+            sweep(self.path)
+            yield
+            finish()
+        finally:
+            unlock(self.path / LOCK, descriptor)
+
+    def earlier(self) -> Journal | None:
+        """The list of the run that this one continues, None if there is none; OutputMismatchError if it must not."""
+        self._old = manifests.read_manifest(self.path, OutputMismatchError)
+        if self._old is None:
+            return None
+        for note in manifests.compare(self.path, self._old, self.manifest("running")):
+            self.note(note)
+        journal = manifests.read_whole_journal(self.path, self._old)
+        self.extras = dict(self._old["extras"])
+        return journal
+
+    @property
+    def earlier_status(self) -> str:
+        """How far the run got that this one continues; "" without one."""
+        return str(self._old["status"]) if self._old else ""
+
+    def doubt(self) -> None:
+        """Take the earlier run for unfinished: some of its files are not what it wrote."""
+        if self._old is not None:
+            self._old = {**self._old, "status": "running"}
+
+    def stands(self, status: str, journal: Journal) -> bool:
+        """Whether the manifest on the disk says just this, and no change was made to the folder."""
+        if self.begun or self._old is None:
+            return False
+        return not manifests.differs(self._old, self.manifest(status, journal))
+
+    def begin(self) -> None:
+        """Mark the folder as being worked on, before the first change to it."""
+        if self.dry_run:
+            raise RuntimeError("a dry run must not write")
+        if not self.begun:
+            self.begun = True
+            self._started = manifests.now()
+            self.write_manifest("running")
+
+    def place(self, path: str) -> Path:
+        """`path` in the folder; OutputMismatchError where a link on the way would lead out of it."""
+        whole = self.path / path
+        if whole.parent not in self._linkless:
+            refuse_links(self.path, whole.parent)
+            self._linkless.add(whole.parent)
+        return whole
+
+    def append(self, record: Item | Failure) -> None:
+        """List a record, whose file is there by now."""
+        self.begin()
+        append_line(self.path / journals.NAME, journals.line(record))
+
+    def bound(self, failed: int, id_: str, error: ItemError) -> None:
+        """TooManyFailuresError once --max-failures is passed; `id_` failed last."""
+        if self._limit is not None and failed > self._limit:
+            raise manifests.too_many(failed, len(self.ids), id_, error)
+
+    def write_manifest(self, status: str) -> None:
+        """Say on the disk how far the run is."""
+        write_atomic(self.path / manifests.NAME, json_bytes(self.manifest(status)))
+
+    def manifest(self, status: str, journal: Journal | None = None) -> dict[str, Any]:
+        """The manifest of a run that stands at `status` and lists `journal`, by default its own."""
+        journal = self.journal if journal is None else journal
+        beside = self._root != journals.ITEMS  # then the files do not tell which ids are done
+        failed = len(journal.failed)
+        done = len(self.ids) - failed if beside else len(journal.done)
+        return manifests.compose(
+            self.stage, status, {**self._head, "root": self._root} if beside else self._head,
+            counts={"total": len(self.ids), "done": done, "failed": failed}, ids=self.ids, suffix=self.suffix,
+            extras=self.extras, journal=journal, started=self._started,
+        )  # fmt: skip
+
+    def note(self, text: str) -> None:
+        """A remark for the user; names in it may hold anything."""
+        self._reporter.note(show(text))

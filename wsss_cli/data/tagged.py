@@ -1,0 +1,76 @@
+"""Images with the classes that their tags name, as a classifier is trained and scored with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsss_cli.config import Reading
+from wsss_cli.data.files import sha256
+from wsss_cli.data.images import read_image, read_regular
+from wsss_cli.data.samples import Sample
+from wsss_cli.errors import ItemError, RejectedInputError
+
+
+@dataclass(frozen=True)
+class TaggedSamples:
+    """`samples[i]` has `targets[i]` (C,) of 0 and 1."""
+
+    samples: list[Sample]
+    targets: NDArray[np.float32]
+    reading: Reading
+
+    def fingerprint(self) -> str:
+        """Of the ids, the bytes and the targets; what cannot be read counts as such."""
+        lines = [
+            f"{s.id} {_digest(s.path)} {t.tolist()}\n"
+            for s, t in zip(self.samples, self.targets, strict=True)
+        ]
+        return sha256("".join(lines).encode())
+
+    def readable(self, note: Callable[[str], None]) -> tuple[TaggedSamples, dict[str, str]]:
+        """Those that can be read, and why the others cannot, by id; RejectedInputError if none can."""
+        good: list[int] = []
+        failures: dict[str, str] = {}
+        for index, sample in enumerate(self.samples):
+            try:
+                read_image(sample.path, self.reading)
+                good.append(index)
+            except ItemError as error:
+                failures[sample.id] = f"{error.reason}: {error}"
+                note(f"{sample.id} is left out: {error}")
+        if not good:
+            raise RejectedInputError(
+                f"None of the {len(self.samples)} images can be read. First: {next(iter(failures.values()))}"
+            )
+        return replace(
+            self, samples=[self.samples[index] for index in good], targets=self.targets[good]
+        ), failures
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """Picture `index`, uint8 (H, W, 3)."""
+        return read_image(self.samples[index].path, self.reading)[0]
+
+
+def _digest(path: Path) -> str:
+    try:
+        return sha256(read_regular(path))
+    except ItemError as error:
+        return error.reason
+
+
+def with_targets(
+    samples: Sequence[Sample], tags: Mapping[str, tuple[int, ...]], classes: int, reading: Reading
+) -> TaggedSamples:
+    """The samples that have `tags` (class indices by id); RejectedInputError if none has."""
+    kept = [sample for sample in samples if sample.id in tags]
+    if not kept:
+        raise RejectedInputError("No image with labels is left. Check --list, --labels and --unlabelled.")
+    targets = np.zeros((len(kept), classes), dtype=np.float32)
+    for row, sample in enumerate(kept):
+        targets[row, list(tags[sample.id])] = 1
+    return TaggedSamples(kept, targets, reading)

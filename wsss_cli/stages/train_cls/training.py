@@ -1,0 +1,123 @@
+"""Images with targets -> a trained method, its losses by epoch, and its scores on images that it has not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wsss_cli.config import Execution, TrainClsConfig, as_dict
+from wsss_cli.data.resume import ResumeFile
+from wsss_cli.data.tagged import TaggedSamples
+from wsss_cli.methods import Progress
+from wsss_cli.nets.backbones.load import Loaded
+from wsss_cli.ops.crops import shorter_side, training_view
+from wsss_cli.ops.metrics import average_precision
+from wsss_cli.reporter import Reporter
+from wsss_cli.runtime.device import loading_processes
+from wsss_cli.runtime.tag_batches import TaggedImages, plain_batches
+from wsss_cli.runtime.train_loop import Recipe, to_device, train
+
+MEMORY = 2 << 30  # bytes of decoded pictures to keep, all loading processes together
+CALIBRATION_IMAGES = 512  # layer entropies settle long before
+PLAIN_BATCH = 16  # images at a time where nothing is learnt
+
+
+class Training:
+    """One training: the data read, the loop run, the result scored."""
+
+    def __init__(
+        self,
+        config: TrainClsConfig,
+        loaded: Loaded,
+        cnn: Loaded | None,
+        method: Any,
+        device: torch.device,
+        execution: Execution,
+        reporter: Reporter,
+    ) -> None:
+        self.config, self.device, self.reporter = config, device, reporter
+        self.mean, self.std = loaded.mean, loaded.std
+        self.cnn = cnn
+        self.method = method.to(device)
+        self.workers = loading_processes(execution.workers, device)
+        self.plain = training_view("none", config.image_size, loaded.mean, loaded.std)
+        self.failures: dict[str, str] = {}
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a checkpoint says, beside classes and the method's options."""
+        config = self.config
+        about = {
+            "kind": "classifier", "method": config.method, "backbone": config.backbone, "image_size": config.image_size,
+            "mean": list(self.mean), "std": list(self.std), "configuration": as_dict(config),
+            "reading": as_dict(config.reading),
+        }  # fmt: skip
+        if self.cnn is not None:
+            about["cnn"] = {"name": config.cnn, "mean": list(self.cnn.mean), "std": list(self.cnn.std)}
+        return about
+
+    def run(
+        self, kept: ResumeFile, tagged: TaggedSamples, unseen: TaggedSamples | None, names: Sequence[str]
+    ) -> dict[str, Any]:
+        """Train; the metrics: one row an epoch, final figures, and images that could not be read."""
+        data = self._data(tagged)
+        held_out = None if unseen is None else self._data(unseen)
+        recipe = Recipe(
+            self.config.epochs, self.config.batch_size, self.config.lr, self.config.weight_decay,
+            self.config.warmup_epochs, self.config.schedule, self.config.precision, self.config.seed,
+            self.config.optimizer, self.config.momentum, self.config.restart_epochs,
+        )  # fmt: skip
+
+        def begin(epoch: int, steps: int) -> None:
+            place = Progress(epoch, recipe.epochs, epoch * steps, recipe.epochs * steps)
+            self.method.begin_epoch(place, lambda: self._calibration(data))
+
+        state = train(
+            self.method, self._losses, [tuple(group) for group in self.method.param_groups()], data, recipe, kept,
+            self.reporter, device=self.device, workers=self.workers, before_epoch=begin,
+        )  # fmt: skip
+        figures = state.figures
+        if held_out is not None:
+            figures |= self._scores(held_out, names)
+        return {"figures": figures, "failures": self.failures, "history": state.history}
+
+    def _data(self, tagged: TaggedSamples) -> TaggedImages:
+        """The images that can be read; the others are recorded."""
+        config = self.config
+        view = training_view(config.augment, config.image_size, self.mean, self.std)
+        readable, failures = tagged.readable(self.reporter.note)
+        self.failures |= failures
+        return TaggedImages(
+            readable.read, readable.targets, partial(shorter_side, side=config.image_size * 8 // 7), view,
+            config.seed, MEMORY // max(1, self.workers),
+        )  # fmt: skip
+
+    def _losses(self, batch: Any, epoch: int, step: int, steps: int) -> dict[str, Tensor]:
+        images, targets = to_device(batch, self.device)
+        place = Progress(epoch, self.config.epochs, epoch * steps + step, self.config.epochs * steps)
+        terms: dict[str, Tensor] = self.method.losses(images, targets, place)
+        return terms
+
+    def _calibration(self, data: TaggedImages) -> Any:
+        stride = max(1, len(data) // CALIBRATION_IMAGES)
+        return plain_batches(data, range(0, len(data), stride), self.plain, PLAIN_BATCH, self.device)
+
+    @torch.no_grad()
+    def _scores(self, data: TaggedImages, names: Sequence[str]) -> dict[str, Any]:
+        self.method.eval()
+        logits = [
+            self.method(images).cpu()
+            for images, _ in plain_batches(data, range(len(data)), self.plain, PLAIN_BATCH, self.device)
+        ]
+        precision = average_precision(torch.cat(logits).numpy(), data.targets)
+        per_class = {
+            name: None if np.isnan(value) else 100 * value
+            for name, value in zip(names, precision, strict=True)
+        }
+        known = [value for value in per_class.values() if value is not None]
+        return {"map": sum(known) / len(known) if known else None, "map_per_class": per_class}
