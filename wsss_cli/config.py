@@ -121,7 +121,7 @@ class TrainClsConfig:
     batch_size: int = 8
     lr: float = 1e-4
     weight_decay: float = 0.05
-    warmup_epochs: float = 3.0
+    warmup_epochs: float = 2.0
     restart_epochs: int = 0  # the last ones, which start again at half the learning rate
     optimizer: str = "adamw"
     momentum: float = 0.9  # of sgd
