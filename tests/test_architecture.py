@@ -38,7 +38,7 @@ LAYERS = {
     "pages": {"pages"},
     "data": {"data", "config"},
     "runtime": {"runtime"},
-    "config": set(),
+    "config": {"config"},
     "registry": set(),
 }
 FORBIDDEN_NAMES = {"utils", "util", "misc", "tools", "common", "helpers", "core", "base"}

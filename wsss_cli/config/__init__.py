@@ -1,0 +1,88 @@
+"""One frozen dataclass per stage: what decides the bytes it writes.
+
+A default is written here and nowhere else; the option of the same name takes it (checked by
+`tests/test_options.py`). How the work is run (device, workers, overwrite) decides no bytes and is in
+`Execution`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wsss_cli.config.checks import (
+    LARGE,
+    PRECISIONS,
+    SMALLEST_TILE,
+    item_limit,
+    require,
+    require_threshold,
+    require_tile,
+)
+from wsss_cli.config.formats import (
+    EXPORT_DO_NOT_KNOW,
+    EXPORT_IMAGES,
+    EXPORT_PER,
+    ExportConfig,
+    ImportCamsConfig,
+    ImportWeightsConfig,
+)
+from wsss_cli.config.reading import BIT_DEPTHS, PLAIN, Reading
+from wsss_cli.config.resolving import as_dict, choose_preset, method_options, resolve
+from wsss_cli.config.results import (
+    CRF_BACKGROUNDS,
+    CRF_PRESETS,
+    EVAL_MISSING,
+    CamsConfig,
+    CrfConfig,
+    EvalConfig,
+    PredictConfig,
+    PseudoLabelsConfig,
+)
+from wsss_cli.config.training import REFINE_NORMALISATIONS, RefineConfig, TrainClsConfig, TrainSegConfig
+
+__all__ = [
+    "BIT_DEPTHS",
+    "CRF_BACKGROUNDS",
+    "CRF_PRESETS",
+    "EVAL_MISSING",
+    "EXPORT_DO_NOT_KNOW",
+    "EXPORT_IMAGES",
+    "EXPORT_PER",
+    "LARGE",
+    "PLAIN",
+    "PRECISIONS",
+    "REFINE_NORMALISATIONS",
+    "SMALLEST_TILE",
+    "CamsConfig",
+    "CrfConfig",
+    "EvalConfig",
+    "Execution",
+    "ExportConfig",
+    "ImportCamsConfig",
+    "ImportWeightsConfig",
+    "PredictConfig",
+    "PseudoLabelsConfig",
+    "Reading",
+    "RefineConfig",
+    "TrainClsConfig",
+    "TrainSegConfig",
+    "as_dict",
+    "choose_preset",
+    "item_limit",
+    "method_options",
+    "require",
+    "require_threshold",
+    "require_tile",
+    "resolve",
+]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a stage is run; never what it writes."""
+
+    device: str = "auto"
+    workers: int = 0  # 0: one for each core
+    overwrite: bool = False
+    dry_run: bool = False
+    max_failures: str = ""  # "" = no bound, else "12" or "5%"
