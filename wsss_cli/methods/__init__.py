@@ -41,7 +41,8 @@ METHODS = Registry(
 
 # What every method's preset "scratch" sets for the training: small images, large steps, whole objects in sight.
 FROM_SCRATCH: Mapping[str, Any] = {
-    "epochs": 30, "batch_size": 8, "lr": 1e-3, "drop_path": 0.0, "image_size": 96, "augment": "light"
+    "epochs": 30, "batch_size": 8, "lr": 1e-3, "warmup_epochs": 3.0, "drop_path": 0.0, "image_size": 96,
+    "augment": "light",
 }  # fmt: skip
 
 
