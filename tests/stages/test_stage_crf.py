@@ -18,6 +18,7 @@ from wsss_cli.data.folder import read_item, read_run
 from wsss_cli.errors import ItemError, OutputMismatchError, RejectedInputError, UsageError
 from wsss_cli.reporter import Silent
 from wsss_cli.stages import crf
+from wsss_cli.stages.crf import refining
 from wsss_cli.summary import Summary
 
 ONE = Execution(workers=1)
@@ -223,4 +224,4 @@ def test_the_crf_stays_out_of_this_process(cams: Path, tmp_path: Path) -> None:
 def test_the_worker_passes_on_an_item_error() -> None:
     """What went wrong while an item was prepared comes back as that item's result."""
     with pytest.raises(ItemError, match="gone"):
-        crf.refine(ItemError("missing", "gone"))
+        refining.refine(ItemError("missing", "gone"))

@@ -33,6 +33,7 @@ from wsss_cli.ops.cam import Views
 from wsss_cli.reporter import Silent
 from wsss_cli.stages import cams, crf, doctor, predict, pseudo_labels
 from wsss_cli.stages import eval as scoring
+from wsss_cli.stages.crf import refining
 
 CPU = Execution(device="cpu", workers=1)
 RED, BLUE = (200, 40, 40), (40, 40, 220)
@@ -286,9 +287,9 @@ def test_a_window_that_the_crf_refuses_costs_its_image(
 ) -> None:
     """The others are done, and no window of one image lands in another."""
     folder = tiny_maps.write_cams(tmp_path / "cams", tiny_maps.write_images(tmp_path / "images"))
-    parts = crf._parts
+    parts = refining.parts
 
-    def spoilt(id_: str, *more: Any) -> Iterator[crf.WindowWork]:
+    def spoilt(id_: str, *more: Any) -> Iterator[refining.WindowWork]:
         for index, part in enumerate(parts(id_, *more)):
             if (id_, index) == ("a/2", 1):
                 part.maps[:] = np.nan
