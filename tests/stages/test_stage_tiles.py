@@ -242,8 +242,8 @@ def test_the_doctor_names_tiles(scenes: Path, monkeypatch: pytest.MonkeyPatch) -
 def small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every image of more than 100 pixels is a large one, refined by windows of 16."""
     monkeypatch.setattr(cams_file, "WHOLE", 100)
-    monkeypatch.setattr(crf, "WHOLE", 100)
-    monkeypatch.setattr(crf, "SIDE", 16)
+    monkeypatch.setattr(refining, "WHOLE", 100)
+    monkeypatch.setattr(refining, "SIDE", 16)
 
 
 def refined(folder: Path, out: Path) -> Any:
@@ -295,9 +295,9 @@ def test_a_window_that_the_crf_refuses_costs_its_image(
                 part.maps[:] = np.nan
             yield part
 
-    monkeypatch.setattr(crf, "_parts", spoilt)
+    monkeypatch.setattr(crf, "parts", spoilt)
     summary = refined(folder, tmp_path / "crf")
-    monkeypatch.setattr(crf, "_parts", parts)
+    monkeypatch.setattr(crf, "parts", parts)
     refined(folder, tmp_path / "clean")
     assert list(summary.failures) == ["a/2"]
     assert "The CRF refused a window of the image" in summary.failures["a/2"]

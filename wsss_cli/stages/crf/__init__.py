@@ -12,32 +12,26 @@ mending both gains (figures: `benchmarks/RESULTS.md`; to measure: `benchmarks/cr
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from wsss_cli.config import CRF_PRESETS, CrfConfig, Execution, Reading, as_dict, choose_preset, resolve
-from wsss_cli.data.cams import WHOLE, Cam, decode_cam, encode_cam, every_map, is_large, upsample
+from wsss_cli.config import CRF_PRESETS, CrfConfig, Execution, as_dict, choose_preset, resolve
+from wsss_cli.data.cams import decode_cam, every_map, is_large
 from wsss_cli.data.folder import StageFolder, read_item, read_run
 from wsss_cli.data.image_folder import ImageFolder, images_of
-from wsss_cli.data.images import read_image
-from wsss_cli.data.limits import MAX_TILED_PIXELS
 from wsss_cli.data.run import Run
 from wsss_cli.data.samples import select
 from wsss_cli.errors import ItemError
-from wsss_cli.ops import crf as ops
 from wsss_cli.ops.pseudo import automatic_threshold
-from wsss_cli.ops.trust import image_score, region_scores
-from wsss_cli.ops.windows import Window, add, shrink, windows
+from wsss_cli.ops.windows import add
 from wsss_cli.reporter import Reporter
 from wsss_cli.runtime.executor import run_isolated
 from wsss_cli.stages.crf.refining import Blend, Refined, WindowWork, Work, parts, whole
 from wsss_cli.summary import Summary
-from wsss_cli.text import show
 
 # The automatic threshold is below the one that cuts the maps best: the CRF takes back what spills over an
 # edge, but seldom grows a part that was cut off.
