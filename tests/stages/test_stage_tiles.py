@@ -31,8 +31,9 @@ from wsss_cli.nets.backbones.load import load_backbone
 from wsss_cli.nets.segmenters import Scores, Segmenter
 from wsss_cli.ops.cam import Views
 from wsss_cli.reporter import Silent
-from wsss_cli.stages import cams, crf, doctor, predict, pseudo_labels
+from wsss_cli.stages import crf, doctor, predict, pseudo_labels
 from wsss_cli.stages import eval as scoring
+from wsss_cli.stages.cams.localiser import Localiser
 from wsss_cli.stages.crf import refining
 
 CPU = Execution(device="cpu", workers=1)
@@ -61,14 +62,12 @@ class Shouting(torch.nn.Module):
         return maps / maps.amax(dim=(2, 3), keepdim=True)
 
 
-def localiser(**changes: Any) -> cams._Localiser:
+def localiser(**changes: Any) -> Localiser:
     """One that looks once, by tiles of 64 pixels."""
     method = Shouting()
     config = CamsConfig(**{"flip": False, "tile": 64, "precision": "fp32", **changes})
     about = {"mean": [0.0] * 3, "std": [1.0] * 3, "image_size": 32}
-    return cams._Localiser(
-        method, method.localise, Views(), config, about, torch.device("cpu"), (0, 1), PLAIN
-    )
+    return Localiser(method, method.localise, Views(), config, about, torch.device("cpu"), (0, 1), PLAIN)
 
 
 @pytest.fixture
