@@ -284,3 +284,15 @@ def test_maps_of_a_large_image_are_made_small_first(tmp_path: Path, monkeypatch:
         tracemalloc.stop()
     assert read(tmp_path / "o.png").shape == (60, 2 * 80 + 4, 3)
     assert peak < 300e6
+
+
+def test_images_as_large_as_tiled_ones_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `wsss cams --tile` takes can be looked at, and no more."""
+    folder = pseudo_labels(tmp_path, ["a"])
+    monkeypatch.setattr("wsss_cli.data.tiles.MAX_TILED_PIXELS", 8 * 8)
+    show.one("a", [folder], tmp_path / "one.png")
+    assert (tmp_path / "one.png").is_file()
+
+    monkeypatch.setattr("wsss_cli.data.tiles.MAX_TILED_PIXELS", 8 * 8 - 1)
+    with pytest.raises(RejectedInputError, match="image-too-large 64 px"):
+        show.one("a", [folder], tmp_path / "two.png")

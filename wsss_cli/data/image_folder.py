@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from wsss_cli.config import Reading, as_dict
 from wsss_cli.data.folder import StageFolder
 from wsss_cli.data.images import read_image
+from wsss_cli.data.limits import MAX_PIXELS
 from wsss_cli.data.samples import find_images
 from wsss_cli.errors import ItemError, RejectedInputError
 from wsss_cli.text import show
@@ -31,9 +32,9 @@ class ImageFolder:
             raise ItemError("image-missing", f"The image of '{show(id)}' is no longer there.")
         return self.paths[id]
 
-    def read(self, id: str) -> tuple[NDArray[np.uint8], str]:  # noqa: A002
+    def read(self, id: str, max_pixels: int = MAX_PIXELS) -> tuple[NDArray[np.uint8], str]:  # noqa: A002
         """The image (H, W, 3) and the digest of its file (ItemError)."""
-        return read_image(self.path(id), self.reading)
+        return read_image(self.path(id), self.reading, max_pixels=max_pixels)
 
 
 def image_facts(images: Path, reading: Reading) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from wsss_cli.data.cams import decode_cam, upsample
 from wsss_cli.data.folder import MASKS, StageFolder, read_item
 from wsss_cli.data.image_folder import ImageFolder
+from wsss_cli.data.limits import MAX_TILED_PIXELS
 from wsss_cli.data.masks import Mask, decode_mask, overlay, overlay_maps, read_mask
 from wsss_cli.errors import ItemError
 from wsss_cli.text import show
@@ -41,7 +42,7 @@ def tiles(
 
     All are `height` pixels high, by their nearest pixels; a strip is made narrower than it is.
     """
-    image, _ = images.read(id_)
+    image, _ = images.read(id_, MAX_TILED_PIXELS)
     grid = _grid(image, height)
     small = grid.shrunk(image)
     found = [small]
