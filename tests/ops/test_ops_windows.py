@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wsss_cli.ops.windows import Bands, add, shrink, spans, windows
+from wsss_cli.ops.windows import RowBlend, add, shrink, spans, windows
 
 SIZES = [
     ((1, 1), 1),
@@ -57,7 +57,7 @@ def test_maps_that_agree_stay_as_they_are(size: tuple[int, int], side: int) -> N
     for window in every:
         add(total, window, picture[:, *window.place])
     np.testing.assert_allclose(total, picture, atol=1e-6)
-    bands = list(Bands(3, every).finish(picture[:, *window.place] for window in every))
+    bands = list(RowBlend(3, every).finish(picture[:, *window.place] for window in every))
     assert [rows.start for rows, _ in bands] == [0, *(rows.stop for rows, _ in bands[:-1])]
     np.testing.assert_allclose(np.concatenate([band for _, band in bands], axis=1), picture, atol=1e-6)
 
@@ -65,7 +65,7 @@ def test_maps_that_agree_stay_as_they_are(size: tuple[int, int], side: int) -> N
 def test_no_more_than_a_row_of_windows_is_held() -> None:
     """Of a tall picture every band is at most one window high."""
     every = windows((1000, 50), 40)
-    bands = Bands(2, every).finish(np.ones((2, 40, 40), np.float32) for _ in every)
+    bands = RowBlend(2, every).finish(np.ones((2, 40, 40), np.float32) for _ in every)
     assert max(band.shape[1] for _, band in bands) <= 40
 
 

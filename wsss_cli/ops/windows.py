@@ -83,7 +83,7 @@ def add(total: Float, window: Window, maps: Float) -> None:
     total[:, rows, columns] += maps * window.weight
 
 
-class Bands:
+class RowBlend:
     """A blend (K, H, W) of windows that come row by row, of which only the rows that may still change are held."""
 
     def __init__(self, maps: int, every: Sequence[Window]) -> None:

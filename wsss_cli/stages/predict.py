@@ -41,7 +41,7 @@ from wsss_cli.ops.crf import Pairwise
 from wsss_cli.ops.crf_mask import CrfWork
 from wsss_cli.ops.pictures import normalised
 from wsss_cli.ops.segmentation import averaged_probabilities, gated, winners
-from wsss_cli.ops.windows import Bands, Window, windows
+from wsss_cli.ops.windows import RowBlend, Window, windows
 from wsss_cli.reporter import Reporter
 from wsss_cli.runtime.device import autocast, choose_device, choose_precision
 from wsss_cli.runtime.executor import run_isolated
@@ -217,7 +217,7 @@ def _write(folder: Run, id_: str, looks: Iterator[_Look], names: Sequence[str]) 
     else:
         mask = np.empty(first.size, kind)
         seen = (_every_class(look, len(names) + 1) for look in itertools.chain([first], looks))
-        for rows, blend in Bands(len(names) + 1, first.windows).finish(seen):
+        for rows, blend in RowBlend(len(names) + 1, first.windows).finish(seen):
             mask[rows] = blend.argmax(axis=0)
     present = [int(index) - 1 for index in np.unique(mask) if index]
     payload = encode_mask(mask, names)
