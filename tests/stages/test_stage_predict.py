@@ -100,7 +100,8 @@ def test_folder_is_a_mask_folder(seeing: Path, images: Path, tmp_path: Path) -> 
     segment(seeing, images, tmp_path / "out")
     folder = read_run(tmp_path / "out", "predict")
     assert read_classes(tmp_path / "out" / "classes.txt") == folder.classes == ("class 0", "class 1")
-    assert folder.manifest["facts"] == {"images": str(images.resolve()), "ignore": 255}
+    plain = {"bands": "", "bit_depth": "auto"}
+    assert folder.manifest["facts"] == {"images": str(images.resolve()), "reading": plain, "ignore": 255}
     assert folder.items["a/2"].facts == {"size": list(tiny_maps.SIZE), "classes": [0, 1]}
     truth = tiny_maps.write_truth(tmp_path / "truth")
     (truth / "classes.txt").write_text("background\nclass 0\nclass 1\n")
