@@ -27,7 +27,7 @@ from wsss_cli.ops.crf import Pairwise
 from wsss_cli.ops.crf_mask import CrfWork
 from wsss_cli.runtime.executor import run_isolated
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-image", "pydensecrf2")
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-image", "tifffile", "pydensecrf2")
 GIB, MIB, MINUTE = 1 << 30, 1 << 20, 60
 MODEL = "deit_tiny_patch16_224"  # whose speed is measured
 SIDE = 224
