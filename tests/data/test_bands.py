@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image
 
 from wsss_cli.config import Reading
-from wsss_cli.data.images import describe, read_image
+from wsss_cli.data.images import decode, describe, read_image
 from wsss_cli.errors import ItemError, UsageError
 
 RANDOM = np.random.default_rng(0)
@@ -243,3 +243,107 @@ def test_unknown_bit_depth_is_refused() -> None:
 def test_what_an_older_folder_does_not_say_is_plain(said: Any) -> None:
     """Manifests and checkpoints without a reading, or with another thing under its name, mean the plain one."""
     assert Reading.of({"reading": said}) == Reading.of({}) == Reading()
+
+
+GRAYS = np.linspace(1000, 3000, 400).astype(np.uint16).reshape(20, 20)
+
+
+def marked_lzw(values: Any, **options: Any) -> bytes:
+    """A file whose tag says LZW, which needs a package that is not among the requirements."""
+    plain, coded = b"\x03\x01\x03\x00\x01\x00\x00\x00\x01", b"\x03\x01\x03\x00\x01\x00\x00\x00\x05"
+    payload = tiff(values, **options)
+    assert plain in payload
+    return payload.replace(plain, coded)
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "bit_depth"),
+    [
+        (GRAYS, {"photometric": "miniswhite"}, "auto"),
+        (GRAYS, {"extratags": [(42113, "s", 0, "1000", True)]}, "min-max"),
+        (np.dstack([GRAYS] * 3), {"photometric": "rgb"}, "percentile"),
+        (GRAYS.astype(np.int16), {}, "auto"),
+    ],
+)
+def test_what_pillow_would_show_otherwise_is_not_left_to_it(
+    values: Any, options: dict[str, Any], bit_depth: str, tmp_path: Path
+) -> None:
+    """Where only Pillow knows the compression, and does not know no-data, inversion or depth, the file is refused."""
+    assert (
+        refused(tmp_path, marked_lzw(values, **options), bit_depth=bit_depth)[0] == "unsupported-compression"
+    )
+
+
+@pytest.mark.parametrize("text", ["-9999", "nan", "none"])
+def test_no_data_that_the_type_cannot_hold_is_none(text: str, tmp_path: Path) -> None:
+    """Zeros of unsigned samples are values although the file says -9999 stands for none."""
+    values = GRAYS.copy()
+    values[0, :5] = 0
+    marked = tiff(values, extratags=[(42113, "s", 0, text, True)])
+
+    assert np.array_equal(
+        read(tmp_path, marked, bit_depth="min-max"), read(tmp_path, tiff(values), bit_depth="min-max")
+    )
+
+
+def test_percentiles_of_short_integers_do_not_overflow(tmp_path: Path) -> None:
+    """Neighbours further apart than the type's largest number keep their order."""
+    values = np.full((10, 10), -30000, np.int16)
+    values.flat[2:] = 30000
+
+    assert read(tmp_path, tiff(values), bit_depth="percentile").min() == 0
+
+
+def test_deep_colour_png_cannot_be_stretched(tmp_path: Path) -> None:
+    """Pillow reads it with 8 bits; asked for more it is refused rather than dark."""
+    header = b"\x89PNG\r\n\x1a\n"
+    rows = b"".join(b"\0" + bytes([0, 9] * 3 * 8) for _ in range(8))
+    parts = (
+        (b"IHDR", (8).to_bytes(4, "big") * 2 + bytes([16, 2, 0, 0, 0])),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    )
+    payload = header + b"".join(
+        len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+        for kind, data in parts
+    )
+
+    assert read(tmp_path, payload).shape == (8, 8, 3)
+    reason, text = refused(tmp_path, payload, bit_depth="percentile")
+    assert reason == "unsupported-mode"
+    assert "TIFF" in text
+
+
+def test_palette_bands_are_colours(tmp_path: Path) -> None:
+    """--bands of a palette TIFF numbers its colours, as of a PNG, and not its indices."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.moveaxis(SIX[:3], 0, 2)).quantize(8).save(buffer, "TIFF")
+    plain = read(tmp_path, buffer.getvalue())
+
+    assert np.array_equal(read(tmp_path, buffer.getvalue(), bands="1")[..., 0], plain[..., 0])
+
+
+def test_alpha_of_any_depth(tmp_path: Path) -> None:
+    """Transparency is scaled by its type, also where the colours are stretched."""
+    values = np.zeros((20, 30, 4), np.uint32)
+    values[:10, :, 3] = np.iinfo(np.uint32).max
+
+    pixels = read(tmp_path, tiff(values, photometric="rgb", extrasamples=["unassalpha"]), bit_depth="min-max")
+
+    assert (pixels[:10].max(), pixels[10:].min()) == (0, 255)
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_few_bands_of_eight_bits_are_asked_for_too(count: int, tmp_path: Path) -> None:
+    """Bands that nothing names are refused with the option, however few and shallow."""
+    payload = tiff(np.moveaxis(SIX[:count], 0, 2), planarconfig="contig", photometric="minisblack")
+
+    assert refused(tmp_path, payload)[0] == "unsupported-bands"
+
+
+def test_deep_images_are_not_what_others_see() -> None:
+    """A 16-bit gray PNG is handed over with 8 bits: other programs clip it."""
+    buffer = io.BytesIO()
+    Image.fromarray(DEEP_SIX[0]).save(buffer, "PNG")
+
+    assert decode(buffer.getvalue(), "x")[1] is False

@@ -315,3 +315,29 @@ def test_numbers_are_checked(change: dict[str, Any]) -> None:
     """A value that cannot work is refused before any work."""
     with pytest.raises(UsageError):
         PredictConfig(**change)
+
+
+def test_an_image_that_cannot_be_hashed_fails_alone(
+    seeing: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the disk says of one file before the work is no end of the others."""
+
+    def forbidden(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(predict, "sha256_file", forbidden)
+    assert segment(seeing, images, tmp_path / "out").failures == {}
+
+
+def test_too_little_memory_is_the_image_s_error(
+    seeing: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CPU has no error of its own for it; the sentence names the way out."""
+
+    def full(*_: Any) -> Any:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(predict, "averaged_probabilities", full)
+    found = segment(seeing, images, tmp_path / "out").failures
+    assert found
+    assert all("--max-side" in why for why in found.values())

@@ -294,3 +294,15 @@ def test_images_as_large_as_tiled_ones_are_shown(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("wsss_cli.data.tiles.MAX_TILED_PIXELS", 8 * 8 - 1)
     with pytest.raises(RejectedInputError, match="image-too-large 64 px"):
         show.one("a", [folder], tmp_path / "two.png")
+
+
+def test_overlay_without_the_images_leaves_the_stage_done(
+    four: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Masks need no images: the stage ends with 0 and its result, and a remark says why there is no picture."""
+    (tmp_path / "photos").rename(tmp_path / "gone")
+
+    assert main(["pseudo-labels", str(four), "-o", str(tmp_path / "o"), "--overlay", "--json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["counts"]["done"] == 4
+    assert "overlay was not drawn" in " ".join(told.err.split())

@@ -110,7 +110,7 @@ def test_an_image_that_fits_into_a_tile_is_looked_at_as_a_whole(scene: np.ndarra
 
 
 @pytest.mark.parametrize("size", [(131, 77), (64, 300), (1, 200), (66, 65)])
-@pytest.mark.parametrize("stride", [1, 3, 4, 100])
+@pytest.mark.parametrize("stride", [1, 3, 4, 16])
 def test_any_size_and_stride(size: tuple[int, int], stride: int) -> None:
     """Maps have the stored size also where no stride divides the image or the tile."""
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
@@ -125,6 +125,12 @@ def test_sides_that_cannot_be_meant(config: Any, tile: int) -> None:
     """A tile is at least 64 pixels wide."""
     with pytest.raises(UsageError, match=f"--tile is {tile}"):
         config(tile=tile)
+
+
+def test_tiles_of_few_cells_are_refused() -> None:
+    """Tiles of fewer than four stored values would meet without overlapping."""
+    with pytest.raises(UsageError, match="--stride is 32; with --tile 64 it must be at most 16"):
+        CamsConfig(tile=64, stride=32)
 
 
 # -- predict -----------------------------------------------------------------------------------------------

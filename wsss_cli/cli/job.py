@@ -13,6 +13,7 @@ import typer
 from wsss_cli.cli.console import Console
 from wsss_cli.cli.settings import SOURCE
 from wsss_cli.config import Execution, item_limit, require
+from wsss_cli.errors import WsssError
 from wsss_cli.text import class_names
 
 if TYPE_CHECKING:
@@ -96,7 +97,11 @@ class Job:
         """The picture beside the manifest. It is no part of the stage: neither listed there nor in a fingerprint."""
         from wsss_cli.stages import show
 
-        picture, shown = show.overlay(folder)
+        try:
+            picture, shown = show.overlay(folder)
+        except WsssError as error:  # the stage itself is done, and its result must be told
+            self.console.note(f"The overlay was not drawn: {error}")
+            return
         if shown:
             self.console.note(f"{picture}: image and result, from above, of {', '.join(shown)}.")
         else:

@@ -37,6 +37,10 @@ class CamsConfig:
         require(self.max_side >= 0, f"--max-side is {self.max_side}; it must not be negative.")
         require_tile(self.tile)
         require(
+            self.tile == 0 or 4 * self.stride <= self.tile,
+            f"--stride is {self.stride}; with --tile {self.tile} it must be at most {self.tile // 4}.",
+        )
+        require(
             0 <= self.tag_threshold <= 1, f"--tag-threshold is {self.tag_threshold}; it must lie in [0, 1]."
         )
         require_choice("--precision", self.precision, PRECISIONS)

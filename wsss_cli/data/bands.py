@@ -25,7 +25,14 @@ CUT = (
 LIKE_GRAY = ("L", "LA", "RGB", "RGBA", "CMYK")  # modes whose own bands --bands numbers
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _STRIP = 16_000_000  # pixels scaled at a time
-_WHITE_IS_ZERO, _RGB = 0, 2  # the photometric interpretations that matter here
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE = (
+    0,
+    1,
+    2,
+    3,
+)  # the photometric interpretations that matter here
+_GRAY = (_WHITE_IS_ZERO, _BLACK_IS_ZERO)
+_UNCOMPRESSED = 1
 _ALPHA = (1, 2)  # extra samples: multiplied into the colours, or not
 _ORIENTATION, _NO_DATA = 274, 42113
 
@@ -55,7 +62,8 @@ def to_rgb(bands: Bands, where: str, reading: Reading) -> NDArray[np.uint8]:
     pixels = np.stack(channels if len(channels) == 3 else channels * 3, axis=2)
     if bands.alpha is None or reading.bands or bands.values.dtype.kind == "f":
         return pixels
-    (opacity,) = _bytes([bands.values[..., bands.alpha]], None, where, "auto")
+    alpha = bands.values[..., bands.alpha]
+    opacity = _scaled(alpha, np.ones(alpha.shape, np.bool_), (0.0, float(np.iinfo(alpha.dtype).max)))
     return np.array(on_white(Image.fromarray(np.dstack([pixels, opacity]))).convert("RGB"))
 
 
@@ -86,10 +94,11 @@ def read_tiff(payload: bytes, where: str, reading: Reading, max_pixels: int) -> 
         file = tifffile.TiffFile(io.BytesIO(payload))
         page: Any = file.pages[0]
         pixels, samples = int(page.imagewidth) * int(page.imagelength), int(page.samplesperpixel)
-        common = page.dtype in (np.uint8, np.bool_) and samples <= 4
+        common = page.dtype in (np.uint8, np.bool_) and samples <= 4 and not _unsaid(page)
+        common &= not reading.bands or page.photometric == _PALETTE
     except Exception:  # anything, of a broken file; Pillow says what is wrong with it
         return None
-    if common and not reading.bands:
+    if common:
         return None
     if pixels > max_pixels:
         raise ItemError("image-too-large", too_large(where, pixels))
@@ -100,30 +109,62 @@ def read_tiff(payload: bytes, where: str, reading: Reading, max_pixels: int) -> 
     except Exception as error:
         if "imagecodecs" not in str(error):
             raise ItemError("image-corrupt", f"{where} is corrupt: {show(str(error))}.") from None
-        if not reading.bands and samples <= 4:
+        if _plain_to_pillow(page, reading):
             return None  # Pillow knows some of these compressions
+        packed = f"compressed with {page.compression.name}"
+        what = packed if page.compression != _UNCOMPRESSED else f"of {page.bitspersample} bits a sample"
         raise ItemError(
             "unsupported-compression",
-            f"{where} is compressed with {page.compression.name}. Install imagecodecs, or save it uncompressed.",
+            f"{where} is {what}. Install imagecodecs, or save it with 8 or 16 bits, uncompressed.",
         ) from None
+
+
+def _unsaid(page: Any) -> bool:
+    """Whether there are more bands than one and nothing says what they are."""
+    extra = [int(kind) for kind in page.extrasamples]
+    return page.photometric in _GRAY and any(kind not in _ALPHA for kind in extra)
+
+
+def _plain_to_pillow(page: Any, reading: Reading) -> bool:
+    """Whether Pillow, too, shows the samples truly: it knows nothing of no-data and keeps the depth of gray alone."""
+    if reading.bands or _NO_DATA in page.tags:
+        return False
+    if page.samplesperpixel == 1:
+        return page.photometric == _BLACK_IS_ZERO and page.dtype in (np.uint8, np.uint16, np.float32)
+    return page.photometric == _RGB and page.dtype == np.uint16 and reading.bit_depth == "auto"
+
+
+def _no_data(page: Any, kind: np.dtype[Any]) -> float | None:
+    """The number that stands for none, if samples of this type can be it."""
+    if _NO_DATA not in page.tags:
+        return None
+    try:
+        number = float(page.tags[_NO_DATA].value)
+    except ValueError:
+        return None
+    if kind.kind == "f":
+        return number
+    bounds = np.iinfo(kind)
+    return number if number.is_integer() and bounds.min <= number <= bounds.max else None
 
 
 def _bands(file: Any, page: Any, where: str, reading: Reading, most: int) -> Bands:
     pages = file.series[0].pages if reading.bands and page.samplesperpixel == 1 else [page]
     if sum(page.nbytes for page in pages) > most:
         raise ItemError("image-too-large", f"{where} has more than {most:,} bytes of samples. Shrink it.")
-    values = np.concatenate([_samples(page) for page in pages], axis=2)
+    values = _samples(page) if len(pages) == 1 else np.concatenate([_samples(each) for each in pages], axis=2)
     if values.dtype.kind not in "uif":
         raise ValueError(f"its samples are of type {values.dtype}")
     count, extra = values.shape[2], [int(kind) for kind in page.extrasamples]
     alpha = next((count - len(extra) + index for index, kind in enumerate(extra) if kind in _ALPHA), None)
-    named = 3 if page.photometric == _RGB else int(count - (alpha is not None) == 1)
+    gray = page.photometric in _GRAY and count - (alpha is not None) == 1
+    named = 3 if page.photometric == _RGB else int(gray)
     if count < max(named, len(extra) + 1) or not values.size:
         raise ValueError(f"it has {count} bands")
     turn = page.tags.get(_ORIENTATION)
     return Bands(
         values, f"{count} x {values.dtype}", named, alpha, page.photometric == _WHITE_IS_ZERO,
-        float(page.nodata) if _NO_DATA in page.tags else None, int(turn.value) if turn is not None else 1,
+        _no_data(page, values.dtype), int(turn.value) if turn is not None else 1,
         1 if len(pages) > 1 else len(file.pages),
     )  # fmt: skip
 
@@ -192,7 +233,7 @@ def _ends(values: Values, depth: str) -> tuple[float, float]:
         return 0.0, 1.0
     if depth == "min-max":
         return float(values.min()), float(values.max())
-    low, high = np.percentile(values, CUT)
+    low, high = np.percentile(values if values.dtype.kind == "f" else values.astype(np.float64), CUT)
     return float(low), float(high)
 
 

@@ -52,13 +52,23 @@ def decode(
 ) -> tuple[NDArray[np.uint8], bool]:
     """The pixels (H, W, 3) of a file that messages call `where`, and whether any other program sees them so."""
     opened = _open(payload, where, reading, max_pixels)
-    common = isinstance(opened, Image.Image) and orientation(opened) in (0, 1) and reading == PLAIN
+    if isinstance(opened, Bands):
+        return _pixels(opened, where, reading), False
+    common = opened.mode not in DEEP and orientation(opened) in (0, 1) and reading == PLAIN
     return _pixels(opened, where, reading), common
 
 
 def _open(payload: bytes, where: str, reading: Reading, max_pixels: int) -> Bands | Image.Image:
     bands = read_tiff(payload, where, reading, max_pixels)
-    return open_image(payload, where, FORMATS, max_pixels) if bands is None else bands
+    if bands is not None:
+        return bands
+    image = open_image(payload, where, FORMATS, max_pixels)
+    if reading.bit_depth != "auto" and image.format == "PNG" and image.mode not in DEEP and payload[24] == 16:
+        raise ItemError(
+            "unsupported-mode",
+            f"{where} is a PNG of 16 bits in colour, which is read with 8 and cannot be stretched. Save it as TIFF.",
+        )
+    return image
 
 
 def _pixels(opened: Bands | Image.Image, where: str, reading: Reading) -> NDArray[np.uint8]:

@@ -6,6 +6,7 @@ MAX_PIXELS = 64_000_000
 MAX_TILED_PIXELS = 1_000_000_000  # where work goes by tiles: nothing but the bytes is held whole
 _MAX_BYTES = 1 << 30
 _BYTES_A_PIXEL = 32  # of samples: sixteen bands of 16 bits
+_MOST_SAMPLE_BYTES = 8 << 30
 
 
 def most_bytes(max_pixels: int) -> int:
@@ -15,7 +16,7 @@ def most_bytes(max_pixels: int) -> int:
 
 def most_sample_bytes(max_pixels: int) -> int:
     """How large its samples may be, all bands together, once they are decoded."""
-    return _BYTES_A_PIXEL * max_pixels
+    return min(_BYTES_A_PIXEL * max_pixels, _MOST_SAMPLE_BYTES)
 
 
 def too_large(where: str, pixels: int) -> str:

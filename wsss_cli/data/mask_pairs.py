@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wsss_cli.config import PLAIN
 from wsss_cli.data.folder import StageFolder, read_item
 from wsss_cli.data.image_folder import ImageFolder, images_of
 from wsss_cli.data.masks import Mask, decode_mask, ignore_value
@@ -34,6 +35,8 @@ class MaskPairs:
     def fingerprint(self) -> str:
         """The hash of every usable mask and image."""
         lines = [f"{id_} {self.folder.items[id_].sha256} {digest}\n" for id_, digest in self.digests.items()]
+        if self.images.reading != PLAIN:  # other pixels of the same files
+            lines.append(repr(self.images.reading))
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def read(self, id: str) -> tuple[NDArray[np.uint8], Mask]:  # noqa: A002 - the contract's word

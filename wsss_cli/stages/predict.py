@@ -139,7 +139,11 @@ def _predict_all(
 
 
 def _finished(folder: Run, sample: Sample) -> bool:
-    return sample.path.is_file() and folder.finished(sample.id, {"image": sha256_file(sample.path)})
+    try:
+        digest = sha256_file(sample.path) if sample.path.is_file() else ""
+    except OSError:  # reading it will say what is wrong, as this image's error
+        return False
+    return bool(digest) and folder.finished(sample.id, {"image": digest})
 
 
 @dataclass
@@ -245,11 +249,13 @@ class _Predictor:
         """uint8 (H, W, 3) -> probabilities, at no more than `max_side`, of the classes that may be there."""
         size = list(image.shape[:2]) if self.config.tile else bounded_size(image.shape, self.config.max_side)
         picture = resize_image(torch.from_numpy(image).permute(2, 0, 1), size)
-        view = normalised(picture, self.about["mean"], self.about["std"], self.device)
         try:
+            view = normalised(picture, self.about["mean"], self.about["std"], self.device)
             with autocast(self.device, self.config.precision):
                 found = averaged_probabilities(self._logits, view, self.config.scales, self.config.flip)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:  # of a GPU its own kind, of a CPU any
+            if "memory" not in str(error):
+                raise
             way = "a smaller --tile" if self.config.tile else "--max-side, or --tile 512 for full detail"
             raise ItemError("memory", f"The image does not fit into memory. Pass {way}.") from error
         found = found[0].cpu()

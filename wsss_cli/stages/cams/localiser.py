@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +52,7 @@ class Localiser:
         tiles = [
             pixels[:, rows, columns] for rows, columns in (w.pixels(small, (height, width)) for w in every)
         ]
-        with autocast(self.device, self.config.precision):
+        with self._within_memory(), autocast(self.device, self.config.precision):
             seen = np.stack([self._probabilities(self._normalised(tile)) for tile in tiles])
             if not np.isfinite(seen).all():
                 raise ItemError("scores-not-finite", f"The classifier's scores are no numbers. {RETRY}")
@@ -67,6 +68,16 @@ class Localiser:
         if not np.isfinite(maps).all():
             raise ItemError("cam-not-finite", f"The maps are not finite numbers. {RETRY}")
         return Cam(maps, np.array(keys, np.int64), (height, width), scores[keys].astype(np.float32))
+
+    @contextmanager
+    def _within_memory(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:  # of a GPU its own kind, of a CPU any
+            if "memory" not in str(error):
+                raise
+            way = "a smaller --tile" if self.config.tile else "--max-side, or --tile 512 for full detail"
+            raise ItemError("memory", f"The image does not fit into memory. Pass {way}.") from error
 
     def _maps(self, pixels: Tensor, keys: list[int], size: tuple[int, int]) -> NDArray[np.float32]:
         views = self.views
@@ -120,10 +131,7 @@ class Localiser:
         except RuntimeError as error:
             if "size" in str(error) and min(pixels.shape[-2:]) < SMALL:
                 raise ItemError("image-too-small", "The image is too small for this network.") from error
-            if "memory" not in str(error):
-                raise
-            way = "a smaller --tile" if self.config.tile else "--max-side, or --tile 512 for full detail"
-            raise ItemError("memory", f"The image does not fit into memory. Pass {way}.") from error
+            raise
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         return normalised(pixels, self.about["mean"], self.about["std"], self.device)

@@ -108,13 +108,15 @@ def _inputs(folder: StageFolder, id_: str, threshold: float) -> dict[str, str]:
 def _refine_all(stage: Run, folder: StageFolder, todo: list[str], plan: _Plan, reporter: Reporter) -> None:
     reporter.start("crf", len(todo))
     blends: dict[str, Blend] = {}  # of images that are refined by windows
+    failed: set[str] = set()
     results = run_isolated(
-        "wsss_cli.stages.crf.refining:refine", _work(folder, todo, plan, blends), workers=plan.workers
+        "wsss_cli.stages.crf.refining:refine", _work(folder, todo, plan, blends, failed), workers=plan.workers
     )
     for id_, group in itertools.groupby(results, key=lambda result: result[0]):
         try:
             result = _gathered(group, blends.get(id_), plan, reporter)
         except ItemError as error:
+            failed.add(id_)
             stage.fail(id_, error)
         else:
             inputs = _inputs(folder, id_, plan.threshold)
@@ -141,7 +143,7 @@ def _gathered(
 
 
 def _work(
-    folder: StageFolder, todo: list[str], plan: _Plan, blends: dict[str, Blend]
+    folder: StageFolder, todo: list[str], plan: _Plan, blends: dict[str, Blend], failed: Collection[str]
 ) -> Iterator[tuple[str, Work | WindowWork | ItemError]]:
     for id_ in todo:
         try:
@@ -149,7 +151,10 @@ def _work(
             digest, classes = folder.items[id_].inputs.get("image"), len(folder.classes)
             work = Work(payload, path, plan.images.reading, digest, classes, plan.config, plan.threshold)
             if is_large(decode_cam(payload, classes=len(folder.classes))):
-                yield from ((id_, part) for part in parts(id_, work, blends))
+                for part in parts(id_, work, blends):
+                    if id_ in failed:  # a thousand windows on which a worker dies would end the run
+                        break
+                    yield id_, part
             else:
                 yield id_, work
         except ItemError as error:
