@@ -1,4 +1,4 @@
-# make demo · make test · make test-real · make lint        (VENV=/path uses an environment that is already there)
+# make demo · make test · make test-real · make test-faults · make lint        (VENV=/path uses an environment that is already there)
 VENV ?= .venv
 # The first Python that runs and fits pyproject.toml; asking for a version by name alone can find a stub.
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p -c '$(FITS)' 2>
 DEMO ?= demo
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-real lint clean
+.PHONY: demo test test-real test-faults lint clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.wsss-installed
@@ -14,10 +14,13 @@ demo: $(VENV)/.wsss-installed
 	  --val-list sample_data/val.txt --truth sample_data/masks --method cam --backbone tiny --seg-epochs 12 -o $(DEMO)
 
 test: $(VENV)/.wsss-installed-dev
-	$(BIN)/python -m pytest -m "not real"
+	$(BIN)/python -m pytest -m "not real and not faults"
 
 test-real: $(VENV)/.wsss-installed-dev
 	$(BIN)/python -m pytest -m real
+
+test-faults: $(VENV)/.wsss-installed-dev
+	$(BIN)/python -m pytest -m faults
 
 lint: $(VENV)/.wsss-installed-dev
 	$(BIN)/python -m ruff check
