@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from listener import Listener
 from safetensors.torch import load_file
 
 from wsss_cli.methods import Progress, aream
@@ -86,13 +87,13 @@ def has(golden: Golden, name: str) -> bool:
 def test_forward(golden: Golden, size: str) -> None:
     """Logits of both branches, features, tokens, the signed map, and the attention of each layer."""
     method = build(golden).eval()
-    trunk, seen, attention = method.classifier.backbone, {}, []
+    trunk, seen, listener = method.classifier.backbone, {}, Listener()
     for name in ("trans_norm", "conv_1", "conv_trans_2"):
         trunk.get_submodule(name).register_forward_hook(
             lambda _m, _i, out, name=name: seen.update({name: out})
         )
     with torch.no_grad():
-        scores = method.classifier(golden[size + "x"], lambda _, logits: attention.append(logits))
+        scores = method.classifier(golden[size + "x"], listener)
         tokens = trunk(golden[size + "x"])
     assert_close(scores.logits[0], golden[size + "att_logits"])
     assert_close(scores.logits[1], golden[size + "cnn_logits"])
@@ -101,7 +102,9 @@ def test_forward(golden: Golden, size: str) -> None:
     assert_close(seen["trans_norm"], golden[size + "tokens_norm_out"])
     assert_close(seen["conv_trans_2"][1], golden[size + "tokens_after_block2"])
     if has(golden, size + "attn_presoftmax"):
-        assert_close(torch.stack(attention), golden[size + "attn_presoftmax"])
+        logits = golden[size + "attn_presoftmax"]  # (layers, B, heads, T, T)
+        assert_close(torch.stack(listener.mean_logits), logits.mean(dim=2))
+        assert_close(torch.stack(listener.attention), logits.softmax(dim=-1).mean(dim=2))
         assert_close(seen["conv_1"][0][:, :4], golden[size + "conv1_stage_out_ch0to3"])
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from listener import Listener
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from timm.models.resnet import Bottleneck, ResNet
@@ -133,7 +134,7 @@ def watched(module: nn.Module, into: dict[str, list[Tensor]], name: str) -> Iter
 @torch.no_grad()
 def test_three_passes(golden: Golden) -> None:
     """Tokens before each pass, before and after the last norm, and the class token's attention of all 36 layers."""
-    method, seen, rows = build(golden).eval(), {}, []
+    method, seen, listener = build(golden).eval(), {}, Listener(slice(1))
     backbone = method.classifier.backbone
     tile = torch.nn.functional.pad(golden.images("img_a"), (0, 160, 0, 160))
     with (
@@ -141,8 +142,9 @@ def test_three_passes(golden: Golden) -> None:
         watched(backbone.norm, seen, "norm"),
         watched(backbone.patch_embed, seen, "embed"),
     ):
-        backbone(tile, lambda _layer, logits: rows.append(logits.softmax(-1)[0, :, 0]), passes=3, rows=1)
-    assert_close(torch.stack(rows), golden["tr_a_attn_cls_all"])
+        backbone(tile, listener, passes=3)
+    heads = golden["tr_a_attn_cls_all"]  # (passes · layers, heads, T)
+    assert_close(torch.cat(listener.attention)[:, 0], heads.mean(dim=1))
     assert_close(seen["block in"][1], golden["tr_a_pass1_in"])
     assert_close(seen["norm out"][0], golden["tr_a_post_norm"])
     if "tr_a_pre_norm" in golden.arrays:

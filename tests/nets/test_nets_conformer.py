@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from listener import Listener
 from PIL import Image
 
 from wsss_cli.cli import main
@@ -86,14 +87,13 @@ def test_imagenet_weights_start_the_trunk() -> None:
 @pytest.mark.parametrize("size", [(32, 48), (40, 50), (16, 16)])
 def test_any_size_gives_maps(size: tuple[int, int]) -> None:
     """What lies beyond the last whole patch is left out; the attention of each of the twelve layers is seen."""
-    method, seen = make().eval(), []
+    method, listener = make().eval(), Listener()
     with torch.no_grad():
-        scores = method.classifier(
-            torch.randn(2, 3, *size), lambda layer, logits: seen.append((layer, logits.shape))
-        )
+        scores = method.classifier(torch.randn(2, 3, *size), listener)
     patches = (size[0] // 16) * (size[1] // 16)
     assert scores.maps.shape == (2, 3, size[0] // 16, size[1] // 16)
-    assert seen == [(layer, (2, 2, 1 + patches, 1 + patches)) for layer in range(12)]
+    assert listener.layers == list(range(12))
+    assert {seen.shape for seen in listener.attention} == {(2, 1 + patches, 1 + patches)}
     assert not any(module._forward_hooks for module in method.modules())
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
+from listener import Listener
 from timm.models.vision_transformer import VisionTransformer
 
 from wsss_cli.errors import RejectedInputError, UsageError
 from wsss_cli.nets.backbones.load import load_backbone, resolve_name
-from wsss_cli.nets.backbones.vit import ViT
+from wsss_cli.nets.backbones.vit import ViT, mean_logits
 
 
 def small(**changes: object) -> VisionTransformer:
@@ -39,28 +40,40 @@ def test_equals_timm(changes: dict[str, object], size: tuple[int, int]) -> None:
 
 
 def test_watching_shows_what_the_blocks_used() -> None:
-    """The logits that are handed over give the attention output of every block."""
-    vit, seen, used = ViT(small(reg_tokens=2)), {}, {}
+    """What is handed over is what a block attends with, as a whole or some rows of it; its tokens stay the same."""
+    vit, images, used = ViT(small(reg_tokens=2)), torch.randn(1, 3, 16, 20), {}
+    unseen = vit(images)
     for layer, block in enumerate(vit.blocks):
         block.attn.fused_attn = False
         block.attn.attn_drop.register_forward_hook(lambda *call, layer=layer: used.update({layer: call[2]}))
-    vit(torch.randn(1, 3, 16, 20), lambda layer, logits: seen.update({layer: logits}))
-    assert sorted(seen) == [0, 1]
-    for layer, logits in seen.items():
-        assert logits.shape == (1, 3, 23, 23)
-        torch.testing.assert_close(logits.softmax(dim=-1), used[layer])
+    for rows in (slice(None), slice(2)):
+        listener = Listener(rows)
+        torch.testing.assert_close(vit(images, listener).patches, unseen.patches)
+        assert listener.layers == [0, 1]
+        for layer, seen in enumerate(listener.attention):
+            torch.testing.assert_close(seen, used[layer].mean(dim=1)[:, rows])
+
+
+def test_mean_logits_are_those_of_the_heads() -> None:
+    """One product of all heads side by side is the mean of the products of each."""
+    q, k = torch.randn(2, 3, 5, 4), torch.randn(2, 3, 5, 4)
+    torch.testing.assert_close(mean_logits(q, k), (q @ k.transpose(-2, -1)).mean(dim=1))
 
 
 def test_hooks_go_away_even_when_the_observer_fails() -> None:
     """A borrowed net is left as it was found."""
     vit = ViT(small())
 
-    def fail(*_: object) -> None:
-        raise RuntimeError("observer")
+    class Failing(Listener):
+        def __call__(self, *_: object) -> None:
+            raise RuntimeError("observer")
 
     with pytest.raises(RuntimeError, match="observer"):
-        vit(torch.randn(1, 3, 16, 16), fail)
-    assert all(not block.attn.qkv._forward_hooks for block in vit.blocks)
+        vit(torch.randn(1, 3, 16, 16), Failing())
+    for block in vit.blocks:
+        assert not block.attn.qkv._forward_hooks
+        assert not block.attn.attn_drop._forward_pre_hooks
+        assert block.attn.fused_attn
 
 
 def test_class_tokens_start_as_copies() -> None:

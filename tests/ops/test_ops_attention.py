@@ -8,22 +8,19 @@ import pytest
 import torch
 
 from wsss_cli.ops.attention import (
+    EVERY,
+    NONE,
     AttentionSum,
+    Both,
+    DeepLogits,
     LayerEntropies,
     LearnedAffinity,
-    head_mean,
     last_layers,
     layer_range,
     normalised_entropy,
     refine,
     spatial_entropy,
 )
-
-
-def test_head_mean_rows_sum_to_one() -> None:
-    """The mean over heads of softmaxes is a distribution over keys."""
-    attention = head_mean(torch.randn(2, 3, 5, 5))
-    torch.testing.assert_close(attention.sum(dim=-1), torch.ones(2, 5))
 
 
 def test_refine_takes_queries_as_rows() -> None:
@@ -50,12 +47,12 @@ def test_layer_range() -> None:
 
 def test_sum_equals_the_sum_over_kept_layers() -> None:
     """Accumulating layer by layer gives what all layers at once would; registers count to neither side."""
-    logits = torch.randn(3, 2, 4, 8, 8)  # layers, B, heads, T: 2 class tokens, 1 register, 5 patches
+    s = torch.rand(3, 2, 8, 8)  # layers, B, T, T: 2 class tokens, 1 register, 5 patches
     class_weights, patch_weights = [0.0, 0.5, 0.5], [0.2, 0.0, 0.8]
     watch = AttentionSum(2, 3, class_weights, patch_weights)
-    for layer, a in enumerate(logits):
-        watch(layer, a)
-    s = torch.stack([head_mean(a) for a in logits])
+    assert [watch.rows(layer) for layer in range(3)] == [EVERY, slice(2), EVERY]
+    for layer, attention in enumerate(s):
+        watch(layer, attention[:, watch.rows(layer)])
     classes = sum(w * a[:, :2, 3:] for w, a in zip(class_weights, s, strict=True))
     patches = sum(w * a[:, 3:, 3:] for w, a in zip(patch_weights, s, strict=True))
     torch.testing.assert_close(watch.class_attention, classes)
@@ -66,15 +63,15 @@ def test_fuse_without_weights_changes_nothing() -> None:
     """No class attention and no affinity: the maps come back."""
     maps = torch.rand(1, 2, 2, 2)
     watch = AttentionSum(2, 2, [0.0], [0.0])
-    watch(0, torch.randn(1, 1, 6, 6))
+    assert watch.rows(0) == NONE
     assert torch.equal(watch.fuse(maps, use_class_tokens=True), maps)
 
 
 def test_sum_keeps_no_gradient() -> None:
     """What refines labels must not train the layers it came from."""
-    logits = torch.randn(1, 1, 3, 3, requires_grad=True)
+    attention = torch.rand(1, 3, 3, requires_grad=True)
     watch = AttentionSum(1, 1, [1.0], [1.0])
-    watch(0, logits)
+    watch(0, attention)
     assert watch.affinity is not None
     assert not watch.affinity.requires_grad
 
@@ -105,7 +102,7 @@ def test_normalised_entropy() -> None:
 
 def test_layer_entropies_see_each_layer() -> None:
     """A layer that attends evenly flattens the map; one that attends to itself leaves it."""
-    even, own = torch.zeros(1, 1, 5, 5), torch.eye(5)[None, None] * 50
+    even, own = torch.full((1, 5, 5), 0.2), torch.eye(5)[None]
     watch = LayerEntropies(1)
     watch(0, even)
     watch(1, own)
@@ -118,26 +115,13 @@ def test_layer_entropies_see_each_layer() -> None:
 def test_learned_affinity_is_of_the_deep_layers() -> None:
     """Their attention between patches times the sigmoid of the heads' mean logit, rows brought to 1."""
     learned = LearnedAffinity(prefix=1, layers=range(1, 3))
-    odds = math.log(3)  # a sigmoid of 3/4, and three times the attention
-    learned(0, torch.full((1, 2, 3, 3), 9.0))  # a shallow layer counts for nothing
-    deep = torch.zeros(1, 2, 3, 3)
-    deep[0, :, 1, 2] = odds
-    learned(1, deep)
-    learned(2, deep)
-    expected = torch.tensor([[[1 / 2 * 1, 3 / 4 * 3], [1.0, 1.0]]])
-    torch.testing.assert_close(learned.transition(), expected / expected.sum(-1, keepdim=True))
-
-
-def test_learned_affinity_averages_heads_and_layers() -> None:
-    """q is of the mean logit of the heads and then a mean of layers; the attention is a mean of both."""
+    assert [learned.rows(layer) for layer in range(3)] == [NONE, EVERY, EVERY]
+    assert [learned.logits(layer) for layer in range(3)] == [False, True, True]
     torch.manual_seed(0)
-    layers = torch.randn(3, 2, 4, 5, 5)  # (layers, B, heads, T, T)
-    learned = LearnedAffinity(prefix=2, layers=range(1, 3))
-    for number, logits in enumerate(layers):
-        learned(number, logits)
-    q = layers[1:].mean(2)[..., 2:, 2:].sigmoid().mean(0)
-    attention = layers[1:].softmax(-1).mean((0, 2))[..., 2:, 2:]
-    expected = q * attention
+    s, a = torch.rand(2, 2, 5, 5), torch.randn(2, 2, 5, 5)  # layers, B, T, T
+    for number in range(2):
+        learned(1 + number, s[number], a[number])
+    expected = a[..., 1:, 1:].sigmoid().sum(0) * s[..., 1:, 1:].sum(0)
     torch.testing.assert_close(learned.transition(), expected / expected.sum(-1, keepdim=True))
 
 
@@ -145,3 +129,26 @@ def test_learned_affinity_without_a_layer() -> None:
     """Nothing seen is an error, not an empty map."""
     with pytest.raises(ValueError, match="no layer"):
         LearnedAffinity(0, range(3, 4)).transition()
+
+
+def test_both_want_what_either_wants() -> None:
+    """Each is told of the layers that it asked for alone, with at least its rows."""
+    attention, learned = AttentionSum(2, 2, [0.0, 1.0, 1.0], [0.0] * 3), LearnedAffinity(2, range(2, 3))
+    both = Both(attention, learned)
+    assert [both.rows(layer) for layer in range(3)] == [NONE, slice(2), EVERY]
+    assert [both.logits(layer) for layer in range(3)] == [False, False, True]
+    s, logits = torch.rand(2, 1, 5, 5), torch.randn(1, 5, 5)
+    both(1, s[0][:, :2], None)
+    both(2, s[1], logits)
+    torch.testing.assert_close(attention.class_attention, s.sum(0)[:, :2, 2:])
+    alone = LearnedAffinity(2, range(2, 3))
+    alone(2, s[1], logits)
+    torch.testing.assert_close(learned.transition(), alone.transition())
+
+
+def test_deep_logits_keep_their_gradient() -> None:
+    """They are what the loss trains."""
+    watch, logits = DeepLogits(1, range(1, 2)), torch.randn(1, 3, 3, requires_grad=True)
+    assert (watch.rows(1), watch.logits(0), watch.logits(1)) == (NONE, False, True)
+    watch(1, None, logits)
+    assert watch.deep[0].requires_grad

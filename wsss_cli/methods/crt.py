@@ -152,7 +152,7 @@ class TiledClassifier(nn.Module):
 
     def tile_maps(self, pieces: Tensor, attention: AttentionSum | None = None) -> Tensor:
         """M_t (N, C, *grid) of tiles (N, 3, *side); `attention` sums up A_t."""
-        tokens = self.backbone(pieces, attention, passes=self.passes, rows=1)
+        tokens = self.backbone(pieces, attention, passes=self.passes)
         maps: Tensor = self.head(tokens.patches)
         return maps
 

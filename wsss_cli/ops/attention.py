@@ -1,20 +1,19 @@
 """Attention of a transformer, read layer by layer: sums, refinement, entropy (AReAM, arXiv 2305.03112).
 
 Notation: `A_l` (B, heads, T, T) are the scaled logits of layer l before the softmax, T = K + P tokens with the K class
-tokens first, P = h·w patches in row-major order. `S_l` = mean over heads of softmax(A_l), rows sum to 1.
+tokens first, P = h·w patches in row-major order. `S_l` (B, T, T) = mean over heads of softmax(A_l), rows sum to 1;
+`Ā_l` (B, T, T) = mean over heads of A_l. The classes that read them are observers of `nets.backbones.vit`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-
-def head_mean(logits: Tensor) -> Tensor:
-    """S_l = mean over heads of softmax(A_l); (B, heads, T, T) -> (B, T, T)."""
-    return logits.softmax(dim=-1).mean(dim=1)
+EVERY, NONE = slice(None), slice(0)  # rows of the attention of one layer
 
 
 def refine(maps: Tensor, affinity: Tensor) -> Tensor:
@@ -46,7 +45,7 @@ def layer_range(first: float, end: float, layers: int) -> list[float]:
 class AttentionSum:
     """Accumulates Σ_l a_l S_l^cp (class attention) and Σ_l r_l S_l^pp (patch affinity) while the layers run.
 
-    Call it with (layer, logits) for each layer; nothing of size layers·heads·T² is ever kept.
+    Nothing of size layers·T² is ever kept.
     `class_tokens` are the first tokens, `prefix` counts them and any other token that is no patch.
     After the forward pass `class_attention` is (B, K, P) and `affinity` (B, P, P), or None where every weight is zero.
     """
@@ -61,12 +60,21 @@ class AttentionSum:
         self.class_attention: Tensor | None = None
         self.affinity: Tensor | None = None
 
+    def rows(self, layer: int) -> slice:
+        """All where the patches' affinity counts, those of the class tokens where they do."""
+        if self.patch_weights[layer] != 0:
+            return EVERY
+        return slice(self.class_tokens) if self.class_weights[layer] != 0 else NONE
+
+    def logits(self, _layer: int) -> bool:
+        """None."""
+        return False
+
     @torch.no_grad()
-    def __call__(self, layer: int, logits: Tensor) -> None:
+    def __call__(self, layer: int, attention: Tensor | None, _logits: Tensor | None = None) -> None:
+        assert attention is not None
         a, r = self.class_weights[layer], self.patch_weights[layer]
-        if a == 0 and r == 0:
-            return
-        attention, k, p = head_mean(logits.detach().float()), self.class_tokens, self.prefix
+        attention, k, p = attention.detach().float(), self.class_tokens, self.prefix
         if a != 0:
             self.class_attention = _plus(self.class_attention, a * attention[:, :k, p:])
         if r != 0:
@@ -83,29 +91,29 @@ class AttentionSum:
 
 
 class DeepLogits:
-    """Keeps the head-mean logits between patches of `layers`, with their gradient.
+    """Keeps Ā_l between patches of `layers`, with its gradient."""
 
-    `attention`, if given, sees every layer.
-    """
-
-    def __init__(self, prefix: int, layers: range, attention: AttentionSum | None = None) -> None:
+    def __init__(self, prefix: int, layers: range) -> None:
         self.prefix = prefix
         self.layers = layers
-        self.attention = attention
         self.deep: list[Tensor] = []  # (B, P, P) each
 
-    def __call__(self, layer: int, logits: Tensor) -> None:
-        if self.attention is not None:
-            self.attention(layer, logits)
-        if layer in self.layers:
-            p = self.prefix
-            self.deep.append(logits.mean(dim=1)[:, p:, p:].float())
+    def rows(self, _layer: int) -> slice:
+        """None."""
+        return NONE
+
+    def logits(self, layer: int) -> bool:
+        """Those of its layers."""
+        return layer in self.layers
+
+    def __call__(self, _layer: int, _attention: Tensor | None, logits: Tensor | None) -> None:
+        assert logits is not None
+        p = self.prefix
+        self.deep.append(logits[:, p:, p:].float())
 
 
 class LearnedAffinity:
-    """Accumulates, over `layers`, q = mean of σ(mean over heads of A_l^pp), which AReAM's loss trains, and S = mean
-    of S_l^pp.
-    """
+    """Accumulates, over `layers`, q = mean of σ(Ā_l^pp), which AReAM's loss trains, and S = mean of S_l^pp."""
 
     def __init__(self, prefix: int, layers: range) -> None:
         self.prefix = prefix
@@ -113,12 +121,21 @@ class LearnedAffinity:
         self._q: Tensor | None = None
         self._attention: Tensor | None = None
 
+    def rows(self, layer: int) -> slice:
+        """All of its layers."""
+        return EVERY if layer in self.layers else NONE
+
+    def logits(self, layer: int) -> bool:
+        """Those of its layers."""
+        return layer in self.layers
+
     @torch.no_grad()
-    def __call__(self, layer: int, logits: Tensor) -> None:
-        if layer in self.layers:
-            p, logits = self.prefix, logits.detach().float()
-            self._q = _plus(self._q, logits.mean(dim=1)[:, p:, p:].sigmoid())
-            self._attention = _plus(self._attention, head_mean(logits)[:, p:, p:])
+    def __call__(self, _layer: int, attention: Tensor | None, logits: Tensor | None) -> None:
+        assert attention is not None
+        assert logits is not None
+        p = self.prefix
+        self._q = _plus(self._q, logits[:, p:, p:].detach().float().sigmoid())
+        self._attention = _plus(self._attention, attention[:, p:, p:].detach().float())
 
     def transition(self) -> Tensor:
         """q ⊙ S with rows that sum to 1, (B, P, P): where a patch looks, as far as that belongs together with it."""
@@ -126,6 +143,27 @@ class LearnedAffinity:
             raise ValueError("no layer was seen")
         product = self._q * self._attention
         return product / product.sum(dim=-1, keepdim=True)
+
+
+class Both:
+    """Two that read the attention of the same forward pass."""
+
+    def __init__(self, first: Any, second: Any) -> None:
+        self.parts = first, second
+
+    def rows(self, layer: int) -> slice:
+        """What the one that wants more wants."""
+        wanted = [part.rows(layer) for part in self.parts]
+        return EVERY if EVERY in wanted else max(wanted, key=lambda rows: rows.stop)
+
+    def logits(self, layer: int) -> bool:
+        """Whether one of them wants them."""
+        return any(part.logits(layer) for part in self.parts)
+
+    def __call__(self, layer: int, attention: Tensor | None, logits: Tensor | None) -> None:
+        for part in self.parts:
+            if part.rows(layer) != NONE or part.logits(layer):
+                part(layer, attention, logits)
 
 
 def _plus(total: Tensor | None, term: Tensor) -> Tensor:
@@ -157,10 +195,19 @@ class LayerEntropies:
         self.prefix = prefix
         self._attention: list[Tensor] = []
 
+    def rows(self, _layer: int) -> slice:
+        """All of every layer."""
+        return EVERY
+
+    def logits(self, _layer: int) -> bool:
+        """None."""
+        return False
+
     @torch.no_grad()
-    def __call__(self, _layer: int, logits: Tensor) -> None:
+    def __call__(self, _layer: int, attention: Tensor | None, _logits: Tensor | None = None) -> None:
+        assert attention is not None
         p = self.prefix
-        self._attention.append(head_mean(logits.float())[:, p:, p:])
+        self._attention.append(attention[:, p:, p:].float())
 
     def entropies(self, maps: Tensor, present: Tensor, epsilon: float = 1e-6) -> Tensor:
         """maps (B, C, h, w) -> E (B, L), float64, in bits."""

@@ -47,12 +47,13 @@ from wsss_cli.errors import UsageError
 from wsss_cli.methods import ParamGroup, Progress
 from wsss_cli.methods.aream.options import CAMS_PRESETS, TRAIN_PRESETS, CamsOptions, TrainOptions
 from wsss_cli.nets.backbones.conformer import Conformer
-from wsss_cli.nets.backbones.vit import Observer, ViT
+from wsss_cli.nets.backbones.vit import ViT
 from wsss_cli.nets.classifiers import BranchClassifier, Scores, TokenClassifier
 from wsss_cli.nets.trainable import branch_groups, token_groups
 from wsss_cli.ops.affinity import affinity_labels, affinity_loss, pixel_labels
 from wsss_cli.ops.attention import (
     AttentionSum,
+    Both,
     DeepLogits,
     LayerEntropies,
     LearnedAffinity,
@@ -107,8 +108,9 @@ class Aream(nn.Module):
         # A view whose values depend on its batch cannot stand in for the one that is mirrored beside it.
         reused = self.options.label_mode == "train" and not self.classifier.backbone.batch_statistics
         attention = self._label_attention() if reused else None
-        watch = DeepLogits(self.classifier.backbone.prefix, self.deep, attention)
-        scores = self.classifier(images, watch if regularised else None)
+        watch = DeepLogits(self.classifier.backbone.prefix, self.deep)
+        both = watch if attention is None else Both(watch, attention)
+        scores = self.classifier(images, both if regularised else None)
         terms = {
             "cls": F.multilabel_soft_margin_loss(scores.logits[0].float(), targets),
             "patch": F.multilabel_soft_margin_loss(scores.logits[1].float(), targets),
@@ -269,7 +271,7 @@ def localiser(method: Any, options: CamsOptions) -> Localise:
     def localise(images: Tensor) -> Tensor:
         attention = AttentionSum(backbone.class_tokens, backbone.prefix, class_weights, patch_weights)
         q = LearnedAffinity(backbone.prefix, method.deep) if learned else None
-        maps = classifier(images, _both(attention, q)).maps.float()
+        maps = classifier(images, attention if q is None else Both(attention, q)).maps.float()
         many = classifier.tokens_are_classes
         maps = attention.fuse(positive(maps) if many else maps, use_class_tokens=many)
         return maps if q is None else refine(maps, q.transition())
@@ -284,17 +286,6 @@ def _learned(method: Any, options: CamsOptions) -> bool:
     if options.affinity != "auto":
         return options.affinity == "learned"
     return isinstance(method, Aream) and method.options.affinity_weight >= TAUGHT
-
-
-def _both(attention: AttentionSum, q: LearnedAffinity | None) -> Observer:
-    """One observer that tells both."""
-
-    def observe(layer: int, logits: Tensor) -> None:
-        attention(layer, logits)
-        if q is not None:
-            q(layer, logits)
-
-    return observe
 
 
 def views(options: CamsOptions) -> Views:
