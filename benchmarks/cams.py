@@ -2,9 +2,9 @@
 
 python -m benchmarks.cams CKPT IMAGES --labels FILE [--list FILE] [--limit 20] [--scale 0.6 --scale 1] [--threads 1]
 
-Image by image, in turns: (1) the backbone alone over every view (scales and mirrors, padded as the stage pads them, and the
-square that the tags' probabilities are read from), with fused attention; (2) everything the stage does with it: read,
-decode, maps, encode, write. Seconds are of the processor, so that other work on the machine counts little.
+Image by image, in turns: (1) the backbone alone over every view (scales and mirrors, padded as the stage pads them,
+and the square that the tags' probabilities are read from), with fused attention; (2) everything the stage does with
+it: read, decode, maps, encode, write. Seconds are of the processor, so that other work on the machine counts little.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def main() -> None:
                 backbone(view)
             between = time.process_time()
             pixels, _ = read_image(sample.path)
-            cam = localiser.cam(pixels, tags, lambda _tile, _of: None)
+            (cam,) = localiser.cams([pixels], [tags], lambda _tile, _of: None)
             write_atomic(Path(out, f"{number}.npz"), encode_cam(cam))
             if number:  # the first warms up
                 bare, stage = bare + between - began, stage + time.process_time() - between

@@ -22,7 +22,7 @@ from wsss_cli.config import (
     PseudoLabelsConfig,
 )
 from wsss_cli.data import cams as cams_file
-from wsss_cli.data.cams import decode_cam
+from wsss_cli.data.cams import Cam, decode_cam
 from wsss_cli.data.checkpoints import encode_checkpoint
 from wsss_cli.data.folder import read_item, read_run
 from wsss_cli.data.masks import decode_mask
@@ -70,6 +70,13 @@ def localiser(**changes: Any) -> Localiser:
     return Localiser(method, method.localise, Views(), config, about, torch.device("cpu"), (0, 1), PLAIN)
 
 
+def one(looking: Localiser, image: np.ndarray, tags: Any, tell: Any) -> Cam:
+    """The maps of one image."""
+    (cam,) = looking.cams([image], [tags], tell)
+    assert isinstance(cam, Cam)
+    return cam
+
+
 @pytest.fixture
 def scene() -> np.ndarray:
     """A red box on the left, a blue one on the right, a trace of red in the middle."""
@@ -83,7 +90,7 @@ def scene() -> np.ndarray:
 def test_a_tile_without_the_class_does_not_shout(scene: np.ndarray) -> None:
     """Maps count as the classifier trusts their tile: the box is found, the trace in another tile is not."""
     told: list[tuple[int, int]] = []
-    cam = localiser().cam(scene, (0, 1), lambda tile, of: told.append((tile, of)))
+    cam = one(localiser(), scene, (0, 1), lambda tile, of: told.append((tile, of)))
     assert cam.maps.shape == (2, 24, 64)
     assert cam.maps[0, 6:14, 4:12].min() > 0.8
     assert cam.maps[1, 11:19, 51:59].min() > 0.8
@@ -94,8 +101,8 @@ def test_a_tile_without_the_class_does_not_shout(scene: np.ndarray) -> None:
 
 def test_scores_are_the_maximum_over_tiles(scene: np.ndarray) -> None:
     """A class is found when one tile shows it, however little of the whole image that is."""
-    found = localiser(tag_threshold=0.9).cam(scene, None, lambda *_: None)
-    whole = localiser(tag_threshold=0.9, tile=0).cam(scene, None, lambda *_: None)
+    found = one(localiser(tag_threshold=0.9), scene, None, lambda *_: None)
+    whole = one(localiser(tag_threshold=0.9, tile=0), scene, None, lambda *_: None)
     assert found.classes.tolist() == [0, 1]
     assert found.scores.min() > 0.99
     assert whole.classes.tolist() == []
@@ -103,8 +110,8 @@ def test_scores_are_the_maximum_over_tiles(scene: np.ndarray) -> None:
 
 def test_an_image_that_fits_into_a_tile_is_looked_at_as_a_whole(scene: np.ndarray) -> None:
     """The same values as without tiles; --max-side does not apply."""
-    tiled = localiser(tile=256, max_side=32).cam(scene, (0,), lambda *_: None)
-    plain = localiser(tile=0, max_side=0).cam(scene, (0,), lambda *_: None)
+    tiled = one(localiser(tile=256, max_side=32), scene, (0,), lambda *_: None)
+    plain = one(localiser(tile=0, max_side=0), scene, (0,), lambda *_: None)
     assert np.array_equal(tiled.maps, plain.maps)
     assert np.array_equal(tiled.scores, plain.scores)
 
@@ -114,7 +121,7 @@ def test_an_image_that_fits_into_a_tile_is_looked_at_as_a_whole(scene: np.ndarra
 def test_any_size_and_stride(size: tuple[int, int], stride: int) -> None:
     """Maps have the stored size also where no stride divides the image or the tile."""
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-    cam = localiser(stride=stride).cam(image, (1,), lambda *_: None)
+    cam = one(localiser(stride=stride), image, (1,), lambda *_: None)
     assert cam.maps.shape == (1, -(-size[0] // stride), -(-size[1] // stride))
     assert 0 <= cam.maps.min() <= cam.maps.max() <= 1
 

@@ -47,6 +47,10 @@ def cams(
     tag_threshold: Annotated[
         float, typer.Option(help="Without --labels: the probability from which a class counts as present.")
     ] = DEFAULT.tag_threshold,
+    batch_size: Annotated[
+        int,
+        typer.Option(help="Images of one size that share a pass of the network; 0: 1 on a CPU, 16 on a GPU."),
+    ] = DEFAULT.batch_size,
     precision: shared.Precision = DEFAULT.precision,
     options: shared.Settings = SETTINGS,
     out: shared.Out = Path("cams"),

@@ -25,6 +25,7 @@ class CamsConfig:
     )
     tile: int = 0  # side of the overlapping tiles that images are looked at by, without --max-side; 0: whole
     tag_threshold: float = 0.5
+    batch_size: int = 0  # images of one size that share a pass of the network; 0: 1 on a CPU, 16 on a GPU
     precision: str = "auto"
     options: tuple[str, ...] = ()
 
@@ -35,6 +36,7 @@ class CamsConfig:
         )
         require(self.stride >= 1, f"--stride is {self.stride}; it must be at least 1.")
         require(self.max_side >= 0, f"--max-side is {self.max_side}; it must not be negative.")
+        require(self.batch_size >= 0, f"--batch-size is {self.batch_size}; it must not be negative.")
         require_tile(self.tile)
         require(
             self.tile == 0 or 4 * self.stride <= self.tile,

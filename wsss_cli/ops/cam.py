@@ -73,27 +73,34 @@ def multi_scale(
     known: Mapping[tuple[float, bool], Tensor] | None = None,
     views: Views | None = None,
     at_scale: Callable[[float], Tensor] | None = None,
+    *,
+    together: bool = False,
 ) -> Tensor:
     """Raw maps added over scales and mirrors, at the size of `images`; (B, 3, H, W) -> (B, C, H, W).
 
     `multiple` is the side of a patch, for the padding; `known` gives raw maps of views (scale, mirrored) that the
-    caller has computed already; `at_scale` gives the images at a scale where they are not made from `images`.
+    caller has computed already; `at_scale` gives the images at a scale where they are not made from `images`;
+    `together`: a view and its mirror image go through the network as one batch.
     """
-    views = views or Views()
+    views, known = views or Views(), known or {}
     size = int(images.shape[-2]), int(images.shape[-1])
     total: Tensor | None = None
     for scale in scales:
         scaled = (
             at_scale(scale) if at_scale else scaled_by(images, scale, antialias=views.resample != "plain")
         )
-        seen = None
-        for mirrored in (False, True) if flip else (False,):
-            raw = known[scale, mirrored] if known and (scale, mirrored) in known else None
-            maps = _view(localise, scaled, size, mirrored, multiple, raw, views)
-            seen = maps if seen is None else _both(seen, maps, views)
-        assert seen is not None
-        seen = seen.relu() if views.relu == "scales" else seen
-        total = seen if total is None else total + seen
+        within = int(scaled.shape[-2]), int(scaled.shape[-1])
+        sides = (False, True) if flip else (False,)
+        seen = {side: _view(scaled, side, multiple, views) for side in sides if (scale, side) not in known}
+        raw = {side: known[scale, side] for side in sides if (scale, side) in known}
+        if together and len(seen) == 2:
+            raw = dict(zip(seen, localise(torch.cat([*seen.values()])).chunk(2), strict=True))
+        else:
+            raw |= {side: localise(view) for side, view in seen.items()}
+        maps = [_laid_back(raw[side], within, size, side, multiple, views) for side in sides]
+        both = _both(maps[0], maps[1], views) if flip else maps[0]
+        both = both.relu() if views.relu == "scales" else both
+        total = both if total is None else total + both
     if total is None:
         raise ValueError("no scales")
     return total
@@ -113,35 +120,31 @@ def _both(upright: Tensor, mirrored: Tensor, views: Views) -> Tensor:
     return torch.maximum(upright, mirrored) if views.mirrors == "max" else upright + mirrored
 
 
-def _view(
-    localise: Localise,
-    scaled: Tensor,
-    size: tuple[int, int],
-    mirrored: bool,
-    multiple: int,
-    raw: Tensor | None,
-    views: Views,
-) -> Tensor:
-    """Maps (B, C, *size) of one view, laid back onto the picture."""
+def _view(scaled: Tensor, mirrored: bool, multiple: int, views: Views) -> Tensor:
+    """The images as the network looks at them."""
     if views.padding == "none":
-        view = at_least(scaled.flip(-1) if mirrored else scaled, multiple)
-        maps = localise(view) if raw is None else raw
+        return at_least(scaled.flip(-1) if mirrored else scaled, multiple)
+    if not mirrored:
+        return pad_to_multiple(scaled, multiple)
+    if views.padding == "mirrored":
+        return pad_to_multiple(scaled.flip(-1), multiple)
+    return pad_to_multiple(scaled, multiple).flip(-1)
+
+
+def _laid_back(
+    maps: Tensor, within: tuple[int, int], size: tuple[int, int], mirrored: bool, multiple: int, views: Views
+) -> Tensor:
+    """Maps (B, C, h, w) of a view of images with sides `within` -> (B, C, *size), upright and without the padding."""
+    if views.padding == "none":
         maps = maps.flip(-1) if mirrored else maps
         height, width = (-(-side // views.canvas) * views.canvas for side in size)
         return resize(maps, (height, width))[..., : size[0], : size[1]]
-    if mirrored and views.padding == "mirrored":
-        view = pad_to_multiple(scaled.flip(-1), multiple)
-    elif mirrored:
-        view = pad_to_multiple(scaled, multiple).flip(-1)
-    else:
-        view = pad_to_multiple(scaled, multiple)
-    maps = resize(localise(view) if raw is None else raw, (view.shape[-2], view.shape[-1]))
-    height, width = scaled.shape[-2:]
-    if mirrored and views.padding == "mirrored":
-        maps = maps[..., :height, :width].flip(-1)
-    elif mirrored:
+    height, width = within
+    maps = resize(maps, (height + -height % multiple, width + -width % multiple))
+    if mirrored and views.padding == "upright":
         maps = maps.flip(-1)
-    return resize(maps[..., :height, :width], size)
+    maps = maps[..., :height, :width]
+    return resize(maps.flip(-1) if mirrored and views.padding == "mirrored" else maps, size)
 
 
 def scaled_by(images: Tensor, scale: float, *, antialias: bool = True) -> Tensor:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from wsss_cli.config import CamsConfig, Execution, Reading, as_dict, choose_preset, method_options, resolve
-from wsss_cli.data.cams import encode_cam
+from wsss_cli.data.cams import Cam, encode_cam
 from wsss_cli.data.checkpoints import Checkpoint, read_checkpoint
 from wsss_cli.data.files import sha256
 from wsss_cli.data.image_folder import image_facts
-from wsss_cli.data.images import read_image, read_regular
+from wsss_cli.data.images import decode, read_regular
 from wsss_cli.data.limits import MAX_PIXELS, MAX_TILED_PIXELS, most_bytes
 from wsss_cli.data.run import Run
 from wsss_cli.data.samples import Sample, Unlabelled, find_images, match, select
@@ -26,12 +29,15 @@ from wsss_cli.methods.assembly import check_refinement, rebuild
 from wsss_cli.nets.backbones import family
 from wsss_cli.registry import unknown
 from wsss_cli.reporter import Reporter
+from wsss_cli.runtime.beside import Behind, ahead
 from wsss_cli.runtime.device import choose_device, choose_precision
 from wsss_cli.runtime.seed import seed_everything
 from wsss_cli.stages.cams.localiser import Localiser
 from wsss_cli.summary import Summary
+from wsss_cli.text import show
 
 Tags = Mapping[str, tuple[int, ...]]
+GPU_BATCH = 16
 
 
 def run(
@@ -54,7 +60,7 @@ def run(
 ) -> Summary:
     """Localise the tagged classes of every image, or without `labels` those that the classifier finds.
 
-    `classes` restricts the maps to some of the checkpoint's. One image at a time, so that no batch decides bytes.
+    `classes` restricts the maps to some of the checkpoint's.
     """
     trained = read_checkpoint(checkpoint, "classifier")
     names = tuple(trained.about["classes"])
@@ -85,7 +91,7 @@ def run(
             reporter.note(note)
         seed_everything(0)
         localiser = Localiser(method, localise, views, config, trained.about, device, kept, reading)
-        _localise_all(folder, work, localiser, reporter)
+        _localise_all(folder, work, localiser, execution, reporter)
     return Summary(
         "cams", out, folder.counts, folder.failures, {"method": config.method, "tags": work.origin}
     )
@@ -120,7 +126,10 @@ def _refinement(
     preset = choose_preset(module.CAMS_PRESETS, config.preset, family(str(trained.about["backbone"])))
     options = method_options(module.CamsOptions, preset, config.options)
     precision = choose_precision(config.precision, device, training=False)
-    config = dataclasses.replace(resolve(config, preset, given), method=name, precision=precision)
+    batch = config.batch_size or (1 if device.type == "cpu" else GPU_BATCH)
+    config = dataclasses.replace(
+        resolve(config, preset, given), method=name, precision=precision, batch_size=batch
+    )
     return config, module, options
 
 
@@ -162,31 +171,102 @@ def _kept(classes: Sequence[str] | None, names: tuple[str, ...]) -> tuple[int, .
     return tuple(index for index, name in enumerate(names) if classes is None or name in classes)
 
 
-def _localise_all(folder: Run, work: _Work, localiser: Localiser, reporter: Reporter) -> None:
-    reporter.start("images", len(work.samples))
-    for sample in work.samples:
-        try:
-            tags = None if work.tags is None else work.tags[sample.id]
-            _localise_one(folder, sample, tags, localiser, reporter)
-        except ItemError as error:
-            folder.fail(sample.id, error)
-        reporter.advance()
-
-
-def _localise_one(
-    folder: Run, sample: Sample, tags: tuple[int, ...] | None, localiser: Localiser, reporter: Reporter
+def _localise_all(
+    folder: Run, work: _Work, localiser: Localiser, execution: Execution, reporter: Reporter
 ) -> None:
-    asked = "predicted" if tags is None else ",".join(map(str, tags))
-    limit = MAX_TILED_PIXELS if localiser.config.tile else MAX_PIXELS
-    digest = sha256(read_regular(sample.path, most_bytes(limit)))
-    if folder.finished(sample.id, {"image": digest, "tags": asked}):
-        return
-    image, digest = read_image(sample.path, localiser.reading, max_pixels=limit)
-    cam = localiser.cam(image, tags, lambda tile, of: reporter.advance(0, tile=tile, of=of))
-    folder.write(
-        sample.id,
-        encode_cam(cam),
-        inputs={"image": digest, "tags": asked},
-        size=list(cam.size),
-        classes=cam.classes.tolist(),
-    )
+    """Blocks of samples, always the same ones, so that what shares a pass of the network does not depend on what is
+    done already.
+    """
+    reporter.start("images", len(work.samples))
+    step = localiser.config.batch_size
+    blocks = [work.samples[start : start + step] for start in range(0, len(work.samples), step)]
+    reading = partial(_read_block, folder, work, localiser)
+    with Behind() as behind:
+        for block in ahead(reading, blocks, execution.workers):
+            seen = [read for read in block if isinstance(read, _Read)]
+            cams = localiser.cams(
+                [read.image for read in seen], [read.tags for read in seen],
+                lambda tile, of: reporter.advance(0, tile=tile, of=of),
+            )  # fmt: skip
+            made = dict(zip((read.id for read in seen), cams, strict=True))
+            for read in block:
+                behind.call(_keep, folder, read, made.get(read.id), reporter)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """An image that was read, and what its maps are made from."""
+
+    id: str
+    image: NDArray[np.uint8]
+    tags: tuple[int, ...] | None
+    inputs: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Left:
+    """An image without maps to make: they are there, or it cannot be read."""
+
+    id: str
+    error: ItemError | None = None
+
+
+@dataclass(frozen=True)
+class _File:
+    """An image file and its classes."""
+
+    sample: Sample
+    payload: bytes
+    tags: tuple[int, ...] | None
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """What its maps are made from."""
+        asked = "predicted" if self.tags is None else ",".join(map(str, self.tags))
+        return {"image": sha256(self.payload), "tags": asked}
+
+    def decoded(self, localiser: Localiser) -> _Read | _Left:
+        """Its pixels."""
+        try:
+            where = show(self.sample.path)
+            image, _ = decode(self.payload, where, localiser.reading, _limit(localiser))
+        except ItemError as error:
+            return _Left(self.sample.id, error)
+        return _Read(self.sample.id, image, self.tags, self.inputs)
+
+
+def _read_block(
+    folder: Run, work: _Work, localiser: Localiser, samples: Sequence[Sample]
+) -> list[_Read | _Left]:
+    """The images of a block, decoded all of them unless all are done."""
+    files = [_file(work, localiser, sample) for sample in samples]
+    if all(isinstance(file, _File) and folder.finished(file.sample.id, file.inputs) for file in files):
+        return [_Left(sample.id) for sample in samples]
+    return [file if isinstance(file, _Left) else file.decoded(localiser) for file in files]
+
+
+def _file(work: _Work, localiser: Localiser, sample: Sample) -> _File | _Left:
+    try:
+        payload = read_regular(sample.path, most_bytes(_limit(localiser)))
+    except ItemError as error:
+        return _Left(sample.id, error)
+    return _File(sample, payload, None if work.tags is None else work.tags[sample.id])
+
+
+def _limit(localiser: Localiser) -> int:
+    return MAX_TILED_PIXELS if localiser.config.tile else MAX_PIXELS
+
+
+def _keep(folder: Run, read: _Read | _Left, made: Cam | ItemError | None, reporter: Reporter) -> None:
+    """Write the maps of one image, unless they are there, or why it has none."""
+    try:
+        if isinstance(read, _Left) and read.error is not None:
+            raise read.error
+        if isinstance(made, ItemError):
+            raise made
+        if isinstance(read, _Read) and made is not None and not folder.finished(read.id, read.inputs):
+            facts = {"size": list(made.size), "classes": made.classes.tolist()}
+            folder.write(read.id, encode_cam(made), inputs=read.inputs, **facts)
+    except ItemError as error:
+        folder.fail(read.id, error)
+    reporter.advance()

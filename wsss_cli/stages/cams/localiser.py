@@ -1,4 +1,4 @@
-"""One picture, as a whole or by tiles -> the maps of its classes."""
+"""Pictures, as a whole or by tiles -> the maps of their classes."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ from wsss_cli.ops.pictures import normalised, scaled_bytes
 from wsss_cli.ops.windows import Window, add, windows
 from wsss_cli.runtime.device import autocast
 
+Tags = tuple[int, ...] | None  # of one image; None: to be predicted
 RETRY = "Use --precision fp32 or check the checkpoint."
+ATTENTION = 1 << 25  # values of one head's attention matrices that images share the memory of
 SMALL = 128  # pixels: below, a network may find nothing left to lay its kernels on
 
 
 @dataclass
 class Localiser:
-    """A trained method that turns one picture into the maps of its classes."""
+    """A trained method that turns pictures into the maps of their classes."""
 
     method: Any
     localise: Localise
@@ -37,37 +39,111 @@ class Localiser:
     kept: tuple[int, ...]
     reading: Reading
 
-    @torch.no_grad()
-    def cam(
-        self, image: NDArray[np.uint8], tags: tuple[int, ...] | None, tell: Callable[[int, int], None]
-    ) -> Cam:
-        """uint8 (H, W, 3) and its classes, or None to predict them -> maps at the stored stride.
+    def cams(
+        self, images: Sequence[NDArray[np.uint8]], tags: Sequence[Tags], tell: Callable[[int, int], None]
+    ) -> list[Cam | ItemError]:
+        """uint8 (H, W, 3) each, with its classes, or None to predict them -> maps at the stored stride, or why not.
 
-        `tell` hears how many of an image's tiles are done.
+        Images of one size share passes of the network. `tell` hears how many of an image's tiles are done.
         """
-        height, width = image.shape[:2]
-        pixels = torch.from_numpy(image).permute(2, 0, 1)
-        small = -(-height // self.config.stride), -(-width // self.config.stride)
-        every = windows(small, -(-self.config.tile // self.config.stride) or max(small))
-        tiles = [
-            pixels[:, rows, columns] for rows, columns in (w.pixels(small, (height, width)) for w in every)
+        found: dict[int, Cam | ItemError] = {}
+        for group in self._groups(images):
+            try:
+                if self.config.tile:
+                    cams = [self._tiled(images[index], tags[index], tell) for index in group]
+                else:
+                    cams = self._whole([images[index] for index in group], [tags[index] for index in group])
+                found |= dict(zip(group, cams, strict=True))
+            except ItemError as error:
+                found |= dict.fromkeys(group, error)
+        return [found[index] for index in range(len(images))]
+
+    def _groups(self, images: Sequence[NDArray[np.uint8]]) -> list[list[int]]:
+        """Places of images of one size, as many together as the batch and the attention's memory allow."""
+        of_size: dict[tuple[int, ...], list[int]] = {}
+        for index, image in enumerate(images):
+            of_size.setdefault(image.shape, []).append(index)
+        return [
+            places[start : start + step]
+            for shape, places in of_size.items()
+            for step in [self._together(shape)]
+            for start in range(0, len(places), step)
         ]
+
+    def _together(self, shape: tuple[int, ...]) -> int:
+        if self.config.tile or self.config.batch_size <= 1:
+            return 1
+        side, longest = self.config.max_side or max(shape), max(shape[:2])
+        factor = min(1.0, side / longest) * max(self.config.scales) / self.method.classifier.backbone.stride
+        tokens = shape[0] * shape[1] * factor**2
+        return int(min(self.config.batch_size, max(1, ATTENTION // (2 * tokens**2))))
+
+    @torch.no_grad()
+    def _whole(self, images: Sequence[NDArray[np.uint8]], tags: Sequence[Tags]) -> list[Cam]:
+        """The maps of images of one size."""
+        height, width = images[0].shape[:2]
+        small = self._small((height, width))
+        pixels = [torch.from_numpy(image).permute(2, 0, 1) for image in images]
         with self._within_memory(), autocast(self.device, self.config.precision):
-            seen = np.stack([self._probabilities(self._normalised(tile)) for tile in tiles])
-            if not np.isfinite(seen).all():
-                raise ItemError("scores-not-finite", f"The classifier's scores are no numbers. {RETRY}")
-            scores = seen.max(axis=0)
-            found = [c for c in self.kept if scores[c] >= self.config.tag_threshold]
-            keys = found if tags is None else list(tags)
-            if not keys:
-                maps = np.zeros((0, *small), np.float32)
-            elif len(every) == 1:
-                maps = self._maps(pixels, keys, small)
-            else:
-                maps = self._blended(tiles, every, keys, seen[:, keys], tell)
+            scores = self._scores(pixels)
+            keys = [self._keys(seen, asked) for seen, asked in zip(scores, tags, strict=True)]
+            every = sorted({key for own in keys for key in own})
+            raw = self._raw(pixels, every) if every else torch.zeros(len(images), 0, *small)
+            return [
+                self._cam(
+                    self._maps(one[None, [every.index(key) for key in own]], small),
+                    own,
+                    seen,
+                    (height, width),
+                )
+                for one, own, seen in zip(raw, keys, scores, strict=True)
+            ]
+
+    @torch.no_grad()
+    def _tiled(self, image: NDArray[np.uint8], tags: Tags, tell: Callable[[int, int], None]) -> Cam:
+        """The maps of one image, looked at by tiles."""
+        size = image.shape[0], image.shape[1]
+        pixels = torch.from_numpy(image).permute(2, 0, 1)
+        small = self._small(size)
+        every = windows(small, -(-self.config.tile // self.config.stride))
+        if len(every) == 1:
+            return self._whole([image], [tags])[0]
+        tiles = [pixels[:, rows, columns] for rows, columns in (w.pixels(small, size) for w in every)]
+        with self._within_memory(), autocast(self.device, self.config.precision):
+            seen = np.concatenate([self._scores([tile]) for tile in tiles])
+            keys = self._keys(seen.max(axis=0), tags)
+            nothing = np.zeros((0, *small), np.float32)
+            maps = self._blended(tiles, every, keys, seen[:, keys], tell) if keys else nothing
+        return self._cam(maps, keys, seen.max(axis=0), size)
+
+    def _small(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The size of the maps that are stored."""
+        return -(-size[0] // self.config.stride), -(-size[1] // self.config.stride)
+
+    def _scores(self, pixels: Sequence[Tensor]) -> NDArray[np.float64]:
+        """Probabilities (B, C) of pictures of one size, stretched to the size of the training."""
+        side = int(self.about["image_size"])
+        square = torch.nn.functional.interpolate(
+            self._normalised(pixels), size=(side, side), mode="bicubic", antialias=True
+        )
+        scores: NDArray[np.float64] = self.method(square).double().sigmoid().cpu().numpy()
+        if not np.isfinite(scores).all():
+            raise ItemError("scores-not-finite", f"The classifier's scores are no numbers. {RETRY}")
+        return scores
+
+    def _keys(self, scores: NDArray[np.float64], tags: Tags) -> list[int]:
+        """The classes to localise: as given, or those whose probability (C,) reaches --tag-threshold."""
+        return (
+            [c for c in self.kept if scores[c] >= self.config.tag_threshold] if tags is None else list(tags)
+        )
+
+    @staticmethod
+    def _cam(
+        maps: NDArray[np.float32], keys: list[int], scores: NDArray[np.float64], size: tuple[int, int]
+    ) -> Cam:
         if not np.isfinite(maps).all():
             raise ItemError("cam-not-finite", f"The maps are not finite numbers. {RETRY}")
-        return Cam(maps, np.array(keys, np.int64), (height, width), scores[keys].astype(np.float32))
+        return Cam(maps, np.array(keys, np.int64), size, scores[keys].astype(np.float32))
 
     @contextmanager
     def _within_memory(self) -> Iterator[None]:
@@ -77,13 +153,13 @@ class Localiser:
             if "memory" not in str(error):
                 raise
             way = "a smaller --tile" if self.config.tile else "--max-side, or --tile 512 for full detail"
+            way = "a smaller --batch-size" if self.config.batch_size > 1 else way
             raise ItemError("memory", f"The image does not fit into memory. Pass {way}.") from error
 
-    def _maps(self, pixels: Tensor, keys: list[int], size: tuple[int, int]) -> NDArray[np.float32]:
+    def _maps(self, raw: Tensor, size: tuple[int, int]) -> NDArray[np.float32]:
+        """Raw maps (1, K, h, w) -> (K, *size) in [0, 1]."""
         views = self.views
-        maps = normalise(
-            self._raw(pixels, keys), views.epsilon, relu=views.relu != "never", floor=views.floor
-        )
+        maps = normalise(raw, views.epsilon, relu=views.relu != "never", floor=views.floor)
         result: NDArray[np.float32] = resize(maps, size)[0].cpu().numpy()
         return result
 
@@ -105,7 +181,7 @@ class Localiser:
         total = np.zeros((len(keys), *size), np.float32)
         trust = (seen / np.maximum(seen.max(axis=0), np.finfo(np.float64).tiny)).astype(np.float32)
         for index, (window, pixels) in enumerate(zip(every, tiles, strict=True)):
-            maps = self._maps(pixels, keys, window.weight.shape)
+            maps = self._maps(self._raw([pixels], keys), window.weight.shape)
             add(total, window, maps * trust[index][:, None, None])
             tell(index + 1, len(every))
         for one in total:  # in place: each may have tens of millions of values
@@ -113,8 +189,8 @@ class Localiser:
             whole.copy_(normalise(whole, relu=False, floor=self.views.floor))
         return total
 
-    def _raw(self, pixels: Tensor, keys: list[int]) -> Tensor:
-        """Raw maps (1, K, h, w) of uint8 pixels (3, H, W), added over scales and mirrors."""
+    def _raw(self, pixels: Sequence[Tensor], keys: list[int]) -> Tensor:
+        """Raw maps (B, K, h, w) of uint8 pixels (3, H, W) each, added over scales and mirrors."""
         stride = self.method.classifier.backbone.stride
 
         def wanted(view: Tensor) -> Tensor:
@@ -123,44 +199,43 @@ class Localiser:
             ]  # before anything is resized: there may be hundreds of classes
 
         try:
-            picture = self._bounded(self._normalised(pixels))
+            pictures = self._bounded(self._normalised(pixels))
             return multi_scale(
-                wanted, picture, self.config.scales, self.config.flip, stride, views=self.views,
-                at_scale=self._at_scale(pixels),
+                wanted, pictures, self.config.scales, self.config.flip, stride, views=self.views,
+                at_scale=self._at_scale(pixels), together=self.config.batch_size > 1,
             ).float()  # fmt: skip
         except RuntimeError as error:
-            if "size" in str(error) and min(pixels.shape[-2:]) < SMALL:
+            if "size" in str(error) and min(pixels[0].shape[-2:]) < SMALL:
                 raise ItemError("image-too-small", "The image is too small for this network.") from error
             raise
 
-    def _normalised(self, pixels: Tensor) -> Tensor:
-        return normalised(pixels, self.about["mean"], self.about["std"], self.device)
+    def _normalised(self, pixels: Sequence[Tensor]) -> Tensor:
+        """uint8 (3, H, W) each -> (B, 3, H, W) on the device."""
+        mean, std = self.about["mean"], self.about["std"]
+        return torch.cat([normalised(picture, mean, std, self.device) for picture in pixels])
 
-    def _at_scale(self, pixels: Tensor) -> Callable[[float], Tensor] | None:
-        """The picture at a scale, for the systems that resize its bytes."""
+    def _at_scale(self, pixels: Sequence[Tensor]) -> Callable[[float], Tensor] | None:
+        """The pictures at a scale, for the systems that resize their bytes."""
         if not self.views.resample.startswith("bytes"):
             return None
-        floor, bound = self.views.resample == "bytes-floor", self._factor(pixels)
-        return lambda scale: self._normalised(scaled_bytes(pixels, scale * bound, floor=floor))
+        floor, bound = self.views.resample == "bytes-floor", self._factor(pixels[0])
+        return lambda scale: self._normalised(
+            [scaled_bytes(picture, scale * bound, floor=floor) for picture in pixels]
+        )
 
-    def _bounded(self, picture: Tensor) -> Tensor:
-        """The picture as scale 1 of the views: stretched to a square, or with sides of at most --max-side."""
+    def _bounded(self, pictures: Tensor) -> Tensor:
+        """The pictures as scale 1 of the views: stretched to squares, or with sides of at most --max-side."""
         if self.views.square:
             size = self.views.square, self.views.square
-            return torch.nn.functional.interpolate(picture, size=size, mode="bilinear", align_corners=False)
-        factor = self._factor(picture)
+            return torch.nn.functional.interpolate(pictures, size=size, mode="bilinear", align_corners=False)
+        factor = self._factor(pictures)
         if factor == 1.0:
-            return picture
-        height, width = (max(1, round(side * factor)) for side in picture.shape[-2:])
-        return torch.nn.functional.interpolate(picture, size=(height, width), mode="bilinear", antialias=True)
+            return pictures
+        height, width = (max(1, round(side * factor)) for side in pictures.shape[-2:])
+        return torch.nn.functional.interpolate(
+            pictures, size=(height, width), mode="bilinear", antialias=True
+        )
 
     def _factor(self, picture: Tensor) -> float:
         side, longest = 0 if self.config.tile else self.config.max_side, max(picture.shape[-2:])
         return side / longest if side and longest > side else 1.0
-
-    def _probabilities(self, picture: Tensor) -> NDArray[np.float64]:
-        """Probabilities (C,) of the picture stretched to the size of the training."""
-        side = int(self.about["image_size"])
-        square = torch.nn.functional.interpolate(picture, size=(side, side), mode="bicubic", antialias=True)
-        result: NDArray[np.float64] = self.method(square)[0].double().sigmoid().cpu().numpy()
-        return result
