@@ -19,7 +19,8 @@ from PIL import Image
 
 import wsss_cli.stages
 from wsss_cli import cli, config, errors
-from wsss_cli.cli import main
+from wsss_cli.cli import commands, main
+from wsss_cli.cli.commands import COMMANDS
 from wsss_cli.data.masks import encode_mask
 from wsss_cli.data.run import Run
 from wsss_cli.exports import EXPORTERS
@@ -82,7 +83,7 @@ def test_every_command_is_in_the_readme() -> None:
     """The table of stages has one row a command, in the order of the help text."""
     rows = [code(row[0]).split()[1] for row in table(README, "Stages")]
 
-    assert rows == list(cli.COMMANDS)
+    assert rows == list(COMMANDS)
 
 
 def test_every_method_is_in_the_readme() -> None:
@@ -272,9 +273,9 @@ def check_method_options(stage: str, chosen: Any) -> None:
 
 def test_there_are_command_lines() -> None:
     """The pages show every command at work, and the Makefile runs the demo."""
-    commands = {line.split()[1] for _, line in LINES}
+    called = {line.split()[1] for _, line in LINES}
 
-    assert set(cli.COMMANDS) <= commands
+    assert set(COMMANDS) <= called
     assert [line.split()[:2] for name, line in LINES if name == "Makefile"] == [["wsss", "run"]]
 
 
@@ -291,12 +292,12 @@ def test_every_command_line_is_accepted(line: str, pretended: list[str]) -> None
 
 def test_inline_commands_exist() -> None:
     """A command or an option named in a sentence is one that the program has."""
-    known = {flag for command in cli.build().commands.values() for p in command.params for flag in p.opts}
+    known = {flag for command in map(commands.build, COMMANDS) for p in command.params for flag in p.opts}
     for page in PAGES:
         for inline in re.findall(r"`([^`\n]+)`", FENCE.sub("", text(page))):
             words = inline.split()
             if words[0] == "wsss" and len(words) > 1 and words[1].islower():
-                assert words[1] in cli.COMMANDS or words[1].startswith("-"), f"{page.name}: {inline}"
+                assert words[1] in COMMANDS or words[1].startswith("-"), f"{page.name}: {inline}"
             for flag in (word for word in words if re.fullmatch(r"--[a-z-]+", word)):
                 assert flag in known | {"--help", "--version"}, f"{page.name}: {inline}"
 

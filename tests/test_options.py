@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from wsss_cli import cli, config
+from wsss_cli import config
+from wsss_cli.cli import commands
 
 CONFIGS = {
     "train-cls": config.TrainClsConfig,
@@ -27,7 +28,7 @@ CONFIGS = {
 WITHOUT_ITEMS = {"import-weights"}
 LOOKING = {"doctor", "show", "report"}  # no stage folder, nothing to configure
 PICTURES = {"show", "report"}  # write one file
-COMMANDS = cli.build().commands
+COMMANDS = {name: commands.build(name) for name in commands.COMMANDS}
 
 
 def default(command: Callable[..., None], name: str) -> Any:
@@ -52,7 +53,7 @@ def test_every_field_has_one_option_with_the_same_default(command: str, of: str)
     fields = {field.name: field.default for field in dataclasses.fields(kind)}
 
     assert set(fields) <= set(options(command))
-    assert {name: default(cli.COMMANDS[command], name) for name in fields} == fields
+    assert {name: default(commands.function(command), name) for name in fields} == fields
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -104,3 +105,9 @@ def test_every_option_is_used(command: str) -> None:
     }
 
     assert set(options(command)) - fields <= known
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_list_says_what_the_command_says(command: str) -> None:
+    """`wsss --help` shows a line without importing the command: it is the first of the command's own help."""
+    assert " ".join(COMMANDS[command].help.split("\n\n")[0].split()) == commands.COMMANDS[command]

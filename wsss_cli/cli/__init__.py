@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Annotated, Any
@@ -17,24 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from wsss_cli import __version__
-from wsss_cli.cli import (
-    cams,
-    console,
-    crf,
-    doctor,
-    eval,  # noqa: A004
-    export,
-    import_cams,
-    import_weights,
-    predict,
-    pseudo_labels,
-    refine,
-    report,
-    run,
-    show,
-    train_cls,
-    train_seg,
-)
+from wsss_cli.cli import commands, console
 from wsss_cli.errors import EnvironmentProblemError, UsageError, WsssError
 
 BUG = 1
@@ -43,31 +26,14 @@ MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM, err
 MACHINE |= {errno.EACCES, errno.EPERM}
 INTERRUPTED = 130
 STOPPED = 129  # from here on: 128 and the number of the signal
-EPILOG = (
-    "Every option has a variable: --batch-size is WSSS_BATCH_SIZE. "
-    "The command line wins over it, and it wins over wsss.toml."
-)
 
-app = typer.Typer(name="wsss", no_args_is_help=False, pretty_exceptions_enable=False, epilog=EPILOG)
-COMMANDS: dict[str, Callable[..., None]] = {
-    "train-cls": train_cls.train_cls,
-    "cams": cams.cams,
-    "refine": refine.refine,
-    "crf": crf.crf,
-    "pseudo-labels": pseudo_labels.pseudo_labels,
-    "train-seg": train_seg.train_seg,
-    "predict": predict.predict,
-    "eval": eval.evaluate,
-    "run": run.run,
-    "export": export.export,
-    "import-weights": import_weights.import_weights,
-    "import-cams": import_cams.import_cams,
-    "doctor": doctor.doctor,
-    "show": show.show,
-    "report": report.report,
-}
-for _name, _command in COMMANDS.items():
-    app.command(_name, epilog=EPILOG)(_command)
+app = typer.Typer(
+    name="wsss",
+    cls=commands.Commands,
+    no_args_is_help=False,
+    pretty_exceptions_enable=False,
+    epilog=commands.EPILOG,
+)
 
 # Typer hands on the exceptions of its Click without naming them: BadParameter's parent is every usage error.
 _TyperUsageError: type[Exception] = typer.BadParameter.__mro__[1]
@@ -108,17 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build() -> Any:
-    """The Click command behind `app`, each option with its `WSSS_*` variable."""
+    """The Click group behind `app`."""
     group = typer.main.get_command(app)
-    for command in group.commands.values():  # type: ignore[attr-defined]
-        for parameter in command.params:
-            if parameter.param_type_name == "option":
-                parameter.envvar = "WSSS_" + parameter.opts[0].lstrip("-").replace("-", "_").upper()
-                parameter.show_envvar = False
-    for command in (group, *group.commands.values()):  # type: ignore[attr-defined]
-        for parameter in (*command.params, command.get_help_option(typer.Context(command))):
-            if getattr(parameter, "is_flag", False):
-                parameter.metavar = ""  # else --help says <bool>, which no flag takes
+    commands.unmark_flags(group)
     return group
 
 

@@ -36,7 +36,7 @@ def load(ctx: typer.Context, path: Path | None) -> None:
         return
     path = path or USUAL
     tables = _read(path)
-    commands: Mapping[str, Any] = ctx.find_root().command.commands  # type: ignore[attr-defined]
+    commands: Mapping[str, Any] = ctx.find_root().command.every()  # type: ignore[attr-defined]
     for key, value in tables.items():
         if isinstance(value, dict) and key not in commands:
             raise UsageError(f"{show(path)}: {unknown('command', key, tuple(commands))}")
