@@ -39,14 +39,18 @@ def _neighbours(pictures: Tensor, dilations: Sequence[int]) -> Iterator[Tensor]:
 def kernel(guide: Tensor, dilations: Sequence[int] = DILATIONS, w1: float = 0.3, w2: float = 0.01) -> Tensor:
     """κ (B, n, H, W) of a guide picture (B, 3, H, W), n = 8 · dilations; any range of values does."""
     views = list(_neighbours(guide, dilations))
-    mean = torch.stack(views).mean(dim=0)
-    variance = torch.zeros_like(guide)
+    mean, variance = torch.zeros_like(guide), torch.zeros_like(guide)
+    # One neighbour at a time: the whole (B, 3, n, H, W) at once takes four times as long.
+    for view in views:
+        mean.add_(view, alpha=1 / len(views))
     for view in views:
         variance.add_((view - mean).square_())
     sigma = (variance / (len(views) - 1)).sqrt()
     weight = 1 / ((sigma + 1e-8) * w1).square()
-    # One neighbour at a time: the whole (B, 3, n, H, W) at once takes four times as long.
-    rgb = torch.stack([-(view - guide).square_().mul_(weight).mean(dim=1) for view in views], dim=1)
+    batch, _, height, width = guide.shape
+    rgb = guide.new_empty(batch, len(views), height, width)
+    for n, view in enumerate(views):
+        torch.mean((guide - view).square_().mul_(weight), dim=1, out=rgb[:, n]).neg_()
     distance = guide.new_tensor([math.hypot(dy, dx) for dy, dx in _offsets(dilations)])
     position = -((distance / (distance.std() + 1e-8) / w1) ** 2)
     return rgb.softmax(dim=1).add_(w2 * position.softmax(dim=0)[None, :, None, None])
