@@ -95,9 +95,20 @@ class Console:
         parts = [f"{key} {number(value)}" for key, value in figures.items() if isinstance(value, float)]
         self.note(f"{name}: {', '.join([items(summary), *parts])}")
 
-    def write_json(self, summary: Summary) -> None:
-        """The summary as one JSON object on stdout."""
-        _write_stdout(_json(json_object(summary)), f" The results themselves are in {summary.out}.")
+    def show_profile(self, profile: Mapping[str, Mapping[str, float]]) -> None:
+        """Where the time went, a line for each section; nothing without sections."""
+        if self._quiet or not profile:
+            return
+        table = [(name, f"{row['seconds']:.2f} s, {row['percent']:.0f} %") for name, row in profile.items()]
+        if self._terminal:
+            _write_table("time", table)
+        else:
+            write_lines(["time", *(f"  {show(name)}: {text}" for name, text in table)])
+
+    def write_json(self, summary: Summary, profile: Mapping[str, Any] | None = None) -> None:
+        """The summary as one JSON object on stdout, with where the time went if that was measured."""
+        whole = {**json_object(summary), **({"profile": profile} if profile else {})}
+        _write_stdout(_json(whole), f" The results themselves are in {summary.out}.")
 
     def write_diagnosis(
         self, figures: Mapping[str, Any], errors: Sequence[str], warnings: Sequence[str], *, as_json: bool

@@ -43,6 +43,7 @@ def evaluate(
     out: shared.Out = Path("eval"),
     overwrite: shared.Overwrite = Execution.overwrite,
     dry_run: shared.DryRun = Execution.dry_run,
+    profile: shared.Profile = False,
     as_json: shared.AsJson = False,
     quiet: shared.Quiet = False,
     verbose: shared.Verbose = False,

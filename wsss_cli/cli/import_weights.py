@@ -44,6 +44,7 @@ def import_weights(
     ] = None,
     overwrite: shared.Overwrite = Execution.overwrite,
     dry_run: shared.DryRun = Execution.dry_run,
+    profile: shared.Profile = False,
     as_json: shared.AsJson = False,
     quiet: shared.Quiet = False,
     verbose: shared.Verbose = False,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
+from wsss_cli import timing
 from wsss_cli.cli.console import Console
 from wsss_cli.cli.settings import SOURCE
 from wsss_cli.config import Execution, item_limit, require
@@ -37,6 +38,7 @@ class Job:
         device = values["device"]
         require(bool(DEVICE.fullmatch(device)), f"--device is '{device}'; write auto, cpu, cuda or cuda:1.")
         self.execution = self.config(Execution)
+        self._timing = timing.start() if values.get("profile") else None
         self.console = Console(quiet=values["quiet"], verbose=values["verbose"])
         self._tell_settings()
 
@@ -83,10 +85,13 @@ class Job:
         """Draw what --overlay asks for, show the summary; end with exit 3 when more items failed than are allowed."""
         if self._values.get("overlay") and not self.execution.dry_run:
             self._draw(summary.out)
+        table = self._timing.table() if self._timing else None
+        timing.stop()
         if self._values["as_json"]:
-            self.console.write_json(summary)
+            self.console.write_json(summary, table)
         else:
             self.console.show_summary(summary, dry_run=self.execution.dry_run)
+            self.console.show_profile(table or {})
         failed = summary.counts.failed if summary.counts else len(summary.failures)
         total = summary.counts.total if summary.counts else max(summary.total or 0, failed)
         if failed > (self._limit("allow_failed", total) or 0):

@@ -85,6 +85,7 @@ Overlay = Annotated[
         help="Also draw overlay.png there: up to six images that have classes, spread over all, and their result.",
     ),
 ]
+Profile = Annotated[bool, _output("--profile", help="Tell at the end where the time went, also in --json.")]
 AsJson = Annotated[bool, _output("--json", help="Print one JSON object on stdout at the end.")]
 Quiet = Annotated[bool, _output("--quiet", "-q", help="Print errors only.")]
 Verbose = Annotated[bool, _output("--verbose", "-v", help="Name every failed item.")]

@@ -68,6 +68,7 @@ def refine(
     overwrite: shared.Overwrite = Execution.overwrite,
     overlay: shared.Overlay = False,
     dry_run: shared.DryRun = Execution.dry_run,
+    profile: shared.Profile = False,
     as_json: shared.AsJson = False,
     quiet: shared.Quiet = False,
     verbose: shared.Verbose = False,

@@ -77,6 +77,7 @@ def train_cls(
     out: shared.Out = Path("cls"),
     overwrite: shared.Overwrite = Execution.overwrite,
     dry_run: shared.DryRun = Execution.dry_run,
+    profile: shared.Profile = False,
     as_json: shared.AsJson = False,
     quiet: shared.Quiet = False,
     verbose: shared.Verbose = False,

@@ -70,6 +70,7 @@ def train_seg(
     out: shared.Out = Path("seg"),
     overwrite: shared.Overwrite = Execution.overwrite,
     dry_run: shared.DryRun = Execution.dry_run,
+    profile: shared.Profile = False,
     as_json: shared.AsJson = False,
     quiet: shared.Quiet = False,
     verbose: shared.Verbose = False,

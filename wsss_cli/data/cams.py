@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from wsss_cli.data.folder import StageFolder, read_item
 from wsss_cli.data.limits import MAX_TILED_PIXELS
 from wsss_cli.errors import ItemError
+from wsss_cli.timing import section
 
 _FIELDS = {"maps": "float16", "classes": "int64", "size": "int64", "scores": "float32"}
 _MAX_BYTES = 4 << 30
@@ -38,6 +39,11 @@ class Cam:
 
 def encode_cam(cam: Cam) -> bytes:
     """The bytes of a cams file; equal maps give equal bytes. A map that breaks the format is an ItemError."""
+    with section("encode maps"):
+        return _encoded(cam)
+
+
+def _encoded(cam: Cam) -> bytes:
     _validate(cam, None)
     if 2 * cam.maps.size > _MAX_BYTES - _ROOM:
         raise ItemError(
@@ -64,6 +70,11 @@ def encode_cam(cam: Cam) -> bytes:
 
 def decode_cam(payload: bytes, *, classes: int) -> Cam:
     """The maps in the bytes of a cams file, checked; `classes` is how many classes there are (ItemError)."""
+    with section("decode maps"):
+        return _decoded(payload, classes)
+
+
+def _decoded(payload: bytes, classes: int) -> Cam:
     try:
         arrays = _members(payload)
     except (

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 from wsss_cli.errors import EnvironmentProblemError, OutputInUseError, RejectedInputError, WsssError
 from wsss_cli.text import show
+from wsss_cli.timing import section
 
 TEMPORARY_PREFIX = ".wsss-tmp-"
 _CHUNK = 1 << 20
@@ -53,6 +54,12 @@ def write_atomic(path: Path, payload: bytes) -> str:
     Returns the payload's SHA-256. Parents are made. A link at `path` is replaced, never
     followed. OSError -> EnvironmentProblemError.
     """
+    with section("write"):
+        _write_atomic(path, payload)
+    return sha256(payload)
+
+
+def _write_atomic(path: Path, payload: bytes) -> None:
     temporary = path.with_name(TEMPORARY_PREFIX + secrets.token_hex(6))
     try:
         _make_folders(path.parent)
@@ -66,7 +73,6 @@ def write_atomic(path: Path, payload: bytes) -> str:
         sync_folder(path.parent)
     except OSError as error:
         _refuse(path, error)
-    return sha256(payload)
 
 
 def link_atomic(path: Path, target: Path) -> None:

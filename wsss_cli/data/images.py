@@ -24,6 +24,7 @@ from wsss_cli.data.files import sha256
 from wsss_cli.data.limits import MAX_PIXELS, MAX_TILED_PIXELS, most_bytes, too_large
 from wsss_cli.errors import ItemError
 from wsss_cli.text import show
+from wsss_cli.timing import section
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 Image.MAX_IMAGE_PIXELS = MAX_TILED_PIXELS  # Pillow's own limit is lower; `open_image` checks every header
@@ -51,6 +52,11 @@ def decode(
     payload: bytes, where: str, reading: Reading = PLAIN, max_pixels: int = MAX_PIXELS
 ) -> tuple[NDArray[np.uint8], bool]:
     """The pixels (H, W, 3) of a file that messages call `where`, and whether any other program sees them so."""
+    with section("decode images"):
+        return _decode(payload, where, reading, max_pixels)
+
+
+def _decode(payload: bytes, where: str, reading: Reading, max_pixels: int) -> tuple[NDArray[np.uint8], bool]:
     opened = _open(payload, where, reading, max_pixels)
     if isinstance(opened, Bands):
         return _pixels(opened, where, reading), False

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from wsss_cli import timing
 from wsss_cli.errors import EnvironmentProblemError, UsageError
 
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -54,6 +55,12 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(device.type, dtype=_TYPES[precision])
+
+
+def settle(device: torch.device) -> None:
+    """Wait for the device where time is measured: a GPU works on after a call has returned."""
+    if device.type == "cuda" and timing.current() is not None:
+        torch.cuda.synchronize(device)
 
 
 def loading_processes(workers: int, device: torch.device) -> int:

@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from wsss_cli.errors import EnvironmentProblemError
 from wsss_cli.reporter import Reporter
-from wsss_cli.runtime.device import autocast
+from wsss_cli.runtime.device import autocast, settle
 from wsss_cli.runtime.seed import mix, seed_everything
+from wsss_cli.timing import section
 
 RESTARTING = ("cosine", "poly", "poly-zero")  # the schedules whose last epochs may start again
 RESTART = 0.5  # of the learning rate, at the start of the last epochs
@@ -223,15 +224,19 @@ def fit(
             rate = learning_rate(recipe, epoch, step, steps)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["lr_factor"]
-            with autocast(device, recipe.precision):
-                terms = losses(next(stream_of_batches), epoch, step, steps)
+            with section("wait for input"):
+                batch = next(stream_of_batches)
+            with section("forward"), autocast(device, recipe.precision):
+                terms = losses(batch, epoch, step, steps)
+                settle(device)
             figures = _step(terms, optimizer, scaler, f"epoch {epoch + 1}, step {step + 1}")
             sums = {name: sums.get(name, 0.0) + value / steps for name, value in figures.items()}
             advance(figures)
         row = {"epoch": epoch + 1, "lr": rate, **{name: round(value, 6) for name, value in sums.items()}}
         history = [*state.history, row]
         state = State(epoch + 1, model.state_dict(), optimizer.state_dict(), history, scaler.state_dict())
-        after_epoch(state)
+        with section("end of an epoch"):
+            after_epoch(state)
     return state
 
 
@@ -254,9 +259,13 @@ def _step(
             f"The loss is not finite at {where}. Lower --lr or use --precision fp32."
         )
     optimizer.zero_grad(set_to_none=True)
-    torch.autograd.backward(scaler.scale(loss))
-    scaler.step(optimizer)
-    scaler.update()
+    with section("backward"):
+        torch.autograd.backward(scaler.scale(loss))
+        settle(loss.device)
+    with section("update"):
+        scaler.step(optimizer)
+        scaler.update()
+        settle(loss.device)
     return {"loss": float(loss.detach()), **{name: float(term.detach()) for name, term in terms.items()}}
 
 

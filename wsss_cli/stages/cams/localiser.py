@@ -18,7 +18,8 @@ from wsss_cli.errors import ItemError
 from wsss_cli.ops.cam import Localise, Views, multi_scale, normalise, resize
 from wsss_cli.ops.pictures import normalised, scaled_bytes
 from wsss_cli.ops.windows import Window, add, windows
-from wsss_cli.runtime.device import autocast
+from wsss_cli.runtime.device import autocast, settle
+from wsss_cli.timing import section
 
 Tags = tuple[int, ...] | None  # of one image; None: to be predicted
 RETRY = "Use --precision fp32 or check the checkpoint."
@@ -126,7 +127,8 @@ class Localiser:
         square = torch.nn.functional.interpolate(
             self._normalised(pixels), size=(side, side), mode="bicubic", antialias=True
         )
-        scores: NDArray[np.float64] = self.method(square).double().sigmoid().cpu().numpy()
+        with section("network: tags"):
+            scores: NDArray[np.float64] = self.method(square).double().sigmoid().cpu().numpy()
         if not np.isfinite(scores).all():
             raise ItemError("scores-not-finite", f"The classifier's scores are no numbers. {RETRY}")
         return scores
@@ -194,9 +196,10 @@ class Localiser:
         stride = self.method.classifier.backbone.stride
 
         def wanted(view: Tensor) -> Tensor:
-            return self.localise(view)[
-                :, keys
-            ]  # before anything is resized: there may be hundreds of classes
+            with section("network"):
+                maps = self.localise(view)
+                settle(self.device)
+            return maps[:, keys]  # before anything is resized: there may be hundreds of classes
 
         try:
             pictures = self._bounded(self._normalised(pixels))
