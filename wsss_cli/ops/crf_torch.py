@@ -8,7 +8,7 @@ as sums of weighted rows (`embedding_bag`: as fast as a sparse product, and in a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -51,7 +51,8 @@ def _marginals(start: Tensor, kernels: Sequence[_Kernel], iterations: int) -> Te
 
 def _received(q: Tensor, kernels: Sequence[_Kernel]) -> Tensor:
     """Probabilities (n, N) -> what every pixel receives from all the others (n, N)."""
-    values, received = q.T.contiguous(), torch.zeros_like(q.T)
+    values = q.T.clone(memory_format=torch.contiguous_format)
+    received = torch.zeros_like(values)
     for kernel in kernels:
         received += kernel.filtered(values)
     return received.T
@@ -76,15 +77,28 @@ def _kernels(colours: Tensor, pairwise: Pairwise) -> Iterator[_Kernel]:
 
 @dataclass(frozen=True)
 class _Sums:
-    """Weighted sums of rows: as many to a sum as `rows` is wide, or, if it is flat, those from offset to offset."""
+    """Weighted sums of rows: sum i of N is of those from offset i up to offset i + 1."""
 
     rows: Tensor
     weights: Tensor
-    offsets: Tensor | None = None
+    offsets: Tensor  # (N+1)
 
-    def of(self, values: Tensor) -> Tensor:
+    @classmethod
+    def of(cls, table: Tensor, weights: Tensor) -> _Sums:
+        """One sum for each line of a table of rows (N, k) with their weights (N, k)."""
+        offsets = torch.arange(0, table.numel() + 1, table.shape[1], device=table.device, dtype=torch.int32)
+        return cls(table.flatten(), weights.flatten(), offsets)
+
+    def __call__(self, values: Tensor) -> Tensor:
         """Values (M, n) -> sums (N, n)."""
-        return F.embedding_bag(self.rows, values, self.offsets, mode="sum", per_sample_weights=self.weights)
+        return F.embedding_bag(
+            self.rows,
+            values,
+            self.offsets,
+            mode="sum",
+            per_sample_weights=self.weights,
+            include_last_offset=True,
+        )
 
 
 @dataclass(frozen=True)
@@ -93,37 +107,31 @@ class _Kernel:
 
     splat: _Sums
     blur: list[_Sums]
-    slice: _Sums
+    back: _Sums
 
     @classmethod
     def of(cls, features: Tensor, compat: float) -> _Kernel:
         """The kernel of features (N, d)."""
         lattice = Lattice.of(features)
-        # One row more than there are vertices: an empty sum, for the neighbours that no pixel touches.
-        offsets = F.pad(lattice.counts.cumsum(dim=0), (1, 0))
+        pixels = lattice.order.int() % len(features)
         near = lattice.weights.flatten().index_select(0, lattice.order)
-        splat = _Sums((lattice.order % len(features)).int(), near, offsets.int())
-        slice_ = _Sums(lattice.corners.T.int().contiguous(), lattice.weights.T.contiguous() / lattice.gain)
-        plain = cls(splat, _along(lattice), slice_)
-        norm = (plain.filtered(torch.ones_like(features[:, :1])) + 1e-20).rsqrt()
-        return cls(
-            replace(splat, weights=splat.weights * norm[splat.rows, 0]),
-            plain.blur,
-            replace(slice_, weights=slice_.weights * norm * compat),
+        # One sum more than there are vertices: an empty one, for the neighbours that no pixel touches.
+        ends = F.pad(lattice.counts, (1, 1)).cumsum(dim=0).int()
+        halves = torch.tensor([1.0, 0.5, 0.5], device=features.device).repeat(len(lattice.counts) + 1)
+        plain = cls(
+            _Sums(pixels, near, ends),
+            [_Sums.of(rows, halves) for rows in lattice.beside],
+            _Sums.of(lattice.corners.T.int(), lattice.weights.T),
         )
+        total = plain.filtered(torch.ones_like(features[:, :1])) / lattice.gain
+        norm = (total + 1e-20).rsqrt()
+        plain.splat.weights.mul_(norm[:, 0].index_select(0, plain.splat.rows))
+        plain.back.weights.view(len(norm), -1).mul_(norm * (compat / lattice.gain))
+        return plain
 
     def filtered(self, values: Tensor) -> Tensor:
         """Values (N, n) -> what every pixel receives (N, n)."""
-        grid = self.splat.of(values)
+        grid = self.splat(values)
         for axis in self.blur:
-            grid = axis.of(grid)
-        return self.slice.of(grid)
-
-
-def _along(lattice: Lattice) -> list[_Sums]:
-    """The blur along each axis."""
-    count = len(lattice.counts)
-    weights = torch.tensor([1.0, 0.5, 0.5], device=lattice.counts.device).repeat(count + 1, 1)
-    vertex = torch.arange(count + 1, device=lattice.counts.device, dtype=torch.int32)
-    beside = F.pad(lattice.neighbours, (0, 1), value=count).int()
-    return [_Sums(torch.stack([vertex, *pair], dim=1), weights) for pair in beside]
+            grid = axis(grid)
+        return self.back(grid)

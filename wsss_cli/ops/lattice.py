@@ -19,9 +19,7 @@ class Lattice:
 
     corners: Tensor  # (d+1, N): the vertices of the simplex around each point
     weights: Tensor  # (d+1, N): how near the point is to each; they sum to 1
-    neighbours: (
-        Tensor  # (d+1, 2, M): the next vertex up and down each axis, M where no point touches that one
-    )
+    beside: list[Tensor]  # of each axis (M+1, 3): a vertex, the next up and the next down; see `_beside`
     order: Tensor  # ((d+1) N): where in `corners`, laid flat, each vertex stands, vertex after vertex
     counts: Tensor  # (M): how often it stands there
 
@@ -32,8 +30,7 @@ class Lattice:
         ordered, order = numbers.flatten().sort(stable=True)
         occupied, index, counts = torch.unique_consecutive(ordered, return_inverse=True, return_counts=True)
         corners = torch.empty_like(index).scatter_(0, order, index).reshape(numbers.shape)
-        neighbours = torch.stack([_beside(occupied, step) for step in steps])
-        return cls(corners, weights, neighbours, order, counts)
+        return cls(corners, weights, [_beside(occupied, step) for step in steps], order, counts)
 
     @property
     def gain(self) -> float:
@@ -44,15 +41,13 @@ class Lattice:
 def lattice_filter(features: Tensor, values: Tensor) -> Tensor:
     """features (N, d), values (N, K) -> filtered values (N, K), the point itself included."""
     lattice = Lattice.of(features)
-    grid = values.new_zeros(
-        len(lattice.counts) + 1, values.shape[1]
-    )  # the last row stands for all other vertices
+    grid = values.new_zeros(len(lattice.counts) + 1, values.shape[1])
     for corner, weight in zip(lattice.corners, lattice.weights, strict=True):
         grid.index_add_(0, corner, weight[:, None] * values)
-    for up, down in lattice.neighbours:
+    for _, up, down in (rows.unbind(1) for rows in lattice.beside):
         total = grid.clone()
-        total[:-1] += 0.5 * grid[up]
-        total[:-1] += 0.5 * grid[down]
+        total += 0.5 * grid[up]
+        total += 0.5 * grid[down]
         grid = total
     result = torch.zeros_like(values)
     for corner, weight in zip(lattice.corners, lattice.weights, strict=True):
@@ -77,7 +72,7 @@ def _simplex(features: Tensor) -> tuple[Tensor, Tensor, list[int]]:
     share = torch.empty_like(elevated).scatter_(0, place, (elevated - nearest) / (d + 1))
     weights = torch.cat([share[:1] + (1 - share[d:]), share[1:] - share[:-1]])
 
-    lowest, values = _place_values((nearest / (d + 1)).long())
+    lowest, values = _place_values(nearest / (d + 1))
     kind = values.dtype
     back = torch.empty_like(place, dtype=kind).scatter_(0, place, values[:, None].expand_as(place))
     first = (nearest.to(kind) - (d + 1) * lowest) * values[:, None]
@@ -114,8 +109,8 @@ def _place_values(cells: Tensor) -> tuple[Tensor, Tensor]:
     the others are multiples of d + 1. The coordinates sum to 0, so the one of the widest range may be left out.
     """
     radix = len(cells)
-    lowest = cells.amin(dim=1) - 2  # corners reach back by one cell, their neighbours by another
-    spans = (cells.amax(dim=1) + 2 - lowest).tolist()
+    lowest = cells.amin(dim=1).long() - 2  # corners reach back by one cell, their neighbours by another
+    spans = (cells.amax(dim=1).long() + 2 - lowest).tolist()
     values, product = [], 1
     for axis, span in enumerate(spans):
         left_out = axis == spans.index(max(spans))
@@ -129,11 +124,18 @@ def _place_values(cells: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _beside(occupied: Tensor, step: int) -> Tensor:
-    """The vertices (2, M) a step up and down from each of the ascending numbers (M), M where there is none."""
+    """Rows (M+1, 3) for the blur along one axis: each vertex, the one a step up and the one a step down.
+
+    The numbers (M) ascend. M stands for every vertex that no point touches.
+    """
     count = len(occupied)
+    vertices = torch.arange(count, device=occupied.device, dtype=torch.int32)
     beyond = occupied + step
     place = torch.searchsorted(occupied, beyond).clamp_(max=count - 1)
     up = torch.where(occupied.index_select(0, place) == beyond, place, count)
-    down = torch.full((count + 1,), count, device=occupied.device)
-    down.scatter_(0, up, torch.arange(count, device=occupied.device))
-    return torch.stack([up, down[:count]])
+    rows = torch.full((count + 1, 3), count, device=occupied.device, dtype=torch.int32)
+    rows[:count, 0] = vertices
+    rows[:count, 1] = up
+    rows[:, 2].scatter_(0, up, vertices)  # row M takes what has no place
+    rows[count, 2] = count
+    return rows
