@@ -80,24 +80,20 @@ class _Sums:
     """Weighted sums of rows: sum i of N is of those from offset i up to offset i + 1."""
 
     rows: Tensor
-    weights: Tensor
     offsets: Tensor  # (N+1)
+    weights: Tensor | None = None  # None: each counts 1
 
     @classmethod
-    def of(cls, table: Tensor, weights: Tensor) -> _Sums:
-        """One sum for each line of a table of rows (N, k) with their weights (N, k)."""
+    def of(cls, table: Tensor, weights: Tensor | None = None) -> _Sums:
+        """One sum for each line of a table of rows (N, k)."""
         offsets = torch.arange(0, table.numel() + 1, table.shape[1], device=table.device, dtype=torch.int32)
-        return cls(table.flatten(), weights.flatten(), offsets)
+        return cls(table.flatten(), offsets, weights)
 
     def __call__(self, values: Tensor) -> Tensor:
         """Values (M, n) -> sums (N, n)."""
+        weights = self.weights
         return F.embedding_bag(
-            self.rows,
-            values,
-            self.offsets,
-            mode="sum",
-            per_sample_weights=self.weights,
-            include_last_offset=True,
+            self.rows, values, self.offsets, mode="sum", per_sample_weights=weights, include_last_offset=True
         )
 
 
@@ -106,32 +102,32 @@ class _Kernel:
     """compat · Λ K Λ in three kinds of sums: of pixels into vertices, of vertices along each axis, and back."""
 
     splat: _Sums
-    blur: list[_Sums]
+    beside: list[_Sums]
     back: _Sums
 
     @classmethod
     def of(cls, features: Tensor, compat: float) -> _Kernel:
         """The kernel of features (N, d)."""
         lattice = Lattice.of(features)
-        pixels = lattice.order.int() % len(features)
-        near = lattice.weights.flatten().index_select(0, lattice.order)
         # One sum more than there are vertices: an empty one, for the neighbours that no pixel touches.
         ends = F.pad(lattice.counts, (1, 1)).cumsum(dim=0).int()
-        halves = torch.tensor([1.0, 0.5, 0.5], device=features.device).repeat(len(lattice.counts) + 1)
-        plain = cls(
-            _Sums(pixels, near, ends),
-            [_Sums.of(rows, halves) for rows in lattice.beside],
-            _Sums.of(lattice.corners.T.int(), lattice.weights.T),
+        pixels = lattice.order % len(features)
+        there = lattice.weights.flatten().index_select(0, lattice.order)
+        back = lattice.weights.T.contiguous()
+        kernel = cls(
+            _Sums(pixels, ends, there),
+            [_Sums.of(rows) for rows in lattice.beside],
+            _Sums.of(lattice.corners.T, back.flatten()),
         )
-        total = plain.filtered(torch.ones_like(features[:, :1])) / lattice.gain
+        total = kernel.filtered(torch.ones_like(features[:, :1])) / lattice.gain
         norm = (total + 1e-20).rsqrt()
-        plain.splat.weights.mul_(norm[:, 0].index_select(0, plain.splat.rows))
-        plain.back.weights.view(len(norm), -1).mul_(norm * (compat / lattice.gain))
-        return plain
+        there.mul_(norm[:, 0].index_select(0, pixels))
+        back.mul_(norm * (compat / lattice.gain))
+        return kernel
 
     def filtered(self, values: Tensor) -> Tensor:
         """Values (N, n) -> what every pixel receives (N, n)."""
         grid = self.splat(values)
-        for axis in self.blur:
-            grid = axis(grid)
+        for axis in self.beside:
+            grid = grid.add(axis(grid), alpha=0.5)
         return self.back(grid)

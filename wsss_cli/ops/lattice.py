@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+BLOCK = 1 << 15  # points whose simplices are found at once: what is held for them stays in the cache
+WIDEST = 1 << 18  # cells along a coordinate; beyond, float32 cannot say where in its cell a point lies
+
 
 @dataclass(frozen=True)
 class Lattice:
@@ -19,18 +22,21 @@ class Lattice:
 
     corners: Tensor  # (d+1, N): the vertices of the simplex around each point
     weights: Tensor  # (d+1, N): how near the point is to each; they sum to 1
-    beside: list[Tensor]  # of each axis (M+1, 3): a vertex, the next up and the next down; see `_beside`
+    beside: list[Tensor]  # of each axis (M+1, 2): the vertices up and down of each; see `_beside`
     order: Tensor  # ((d+1) N): where in `corners`, laid flat, each vertex stands, vertex after vertex
     counts: Tensor  # (M): how often it stands there
 
     @classmethod
     def of(cls, features: Tensor) -> Lattice:
         """The lattice of features (N, d); `ValueError` if they are too far apart to be numbered."""
-        numbers, weights, steps = _simplex(features.float().T)
-        ordered, order = numbers.flatten().sort(stable=True)
-        occupied, index, counts = torch.unique_consecutive(ordered, return_inverse=True, return_counts=True)
-        corners = torch.empty_like(index).scatter_(0, order, index).reshape(numbers.shape)
-        return cls(corners, weights, [_beside(occupied, step) for step in steps], order, counts)
+        numbers, weights, steps = _numbered(features.float().T)
+        numbers, order = numbers.flatten().sort(stable=True)
+        occupied, index, counts = torch.unique_consecutive(numbers, return_inverse=True, return_counts=True)
+        del numbers  # these are the largest tensors of all
+        corners = torch.empty_like(order, dtype=torch.int32).scatter_(0, order, index.int())
+        del index
+        beside = [_beside(occupied, step) for step in steps]
+        return cls(corners.reshape(weights.shape), weights, beside, order.int(), counts)
 
     @property
     def gain(self) -> float:
@@ -44,24 +50,31 @@ def lattice_filter(features: Tensor, values: Tensor) -> Tensor:
     grid = values.new_zeros(len(lattice.counts) + 1, values.shape[1])
     for corner, weight in zip(lattice.corners, lattice.weights, strict=True):
         grid.index_add_(0, corner, weight[:, None] * values)
-    for _, up, down in (rows.unbind(1) for rows in lattice.beside):
-        total = grid.clone()
-        total += 0.5 * grid[up]
-        total += 0.5 * grid[down]
-        grid = total
+    for up, down in (rows.unbind(1) for rows in lattice.beside):
+        grid = grid + 0.5 * grid[up] + 0.5 * grid[down]
     result = torch.zeros_like(values)
     for corner, weight in zip(lattice.corners, lattice.weights, strict=True):
         result += weight[:, None] * grid[corner]
     return result / lattice.gain
 
 
-def _simplex(features: Tensor) -> tuple[Tensor, Tensor, list[int]]:
+def _numbered(features: Tensor) -> tuple[Tensor, Tensor, list[int]]:
     """Features (d, N) -> the numbers (d+1, N) of the corners around each point, its weights (d+1, N), and what a
     step up each of the d + 1 axes adds to a number.
     """
-    d = len(features)
+    blocks = torch.split(features, BLOCK, dim=1)
+    ends = torch.stack([torch.stack(_cells(_elevated(block)).aminmax(dim=1)) for block in blocks]).long()
+    lowest, values = _place_values(ends[:, 0].amin(dim=0), ends[:, 1].amax(dim=0))
+    parts = [_simplex(block, lowest, values) for block in blocks]
+    numbers, weights = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
+    return numbers, weights, (len(values) * values - values.sum()).tolist()
+
+
+def _simplex(features: Tensor, lowest: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """The numbers of the corners and the weights of some of the points."""
+    d, kind = len(features), values.dtype
     elevated = _elevated(features)
-    nearest = torch.round(elevated / (d + 1))
+    nearest = _cells(elevated)
     offset = nearest.sum(dim=0)
     nearest = nearest * (d + 1)
     rank = _ranks(elevated - nearest) + offset.to(torch.int8)  # back onto the plane of sum 0
@@ -72,13 +85,15 @@ def _simplex(features: Tensor) -> tuple[Tensor, Tensor, list[int]]:
     share = torch.empty_like(elevated).scatter_(0, place, (elevated - nearest) / (d + 1))
     weights = torch.cat([share[:1] + (1 - share[d:]), share[1:] - share[:-1]])
 
-    lowest, values = _place_values(nearest / (d + 1))
-    kind = values.dtype
     back = torch.empty_like(place, dtype=kind).scatter_(0, place, values[:, None].expand_as(place))
-    first = (nearest.to(kind) - (d + 1) * lowest) * values[:, None]
+    base = ((nearest.to(kind) - (d + 1) * lowest) * values[:, None]).sum(dim=0, keepdim=True, dtype=kind)
     onward = (values.sum(dtype=kind) - (d + 1) * back[:d]).cumsum(dim=0, dtype=kind)
-    base = first.sum(dim=0, keepdim=True, dtype=kind)
-    return torch.cat([base, base + onward]), weights, ((d + 1) * values - values.sum()).tolist()
+    return torch.cat([base, base + onward]), weights
+
+
+def _cells(elevated: Tensor) -> Tensor:
+    """The cell of d + 1 units that each coordinate is nearest to."""
+    return torch.round(elevated / len(elevated))
 
 
 def _elevated(features: Tensor) -> Tensor:
@@ -102,40 +117,39 @@ def _ranks(remainder: Tensor) -> Tensor:
     return rank
 
 
-def _place_values(cells: Tensor) -> tuple[Tensor, Tensor]:
-    """Lowest cell (d+1, 1) and place value (d+1) of each coordinate, so that Σ value · coordinate numbers the vertices.
+def _place_values(lowest: Tensor, highest: Tensor) -> tuple[Tensor, Tensor]:
+    """Cells (d+1) between which all points lie -> the lowest cell (d+1, 1) of a vertex, and the place value (d+1) of
+    each coordinate, so that Σ value · coordinate numbers the vertices.
 
     All coordinates of a vertex leave the same remainder by d + 1, and so does its number: one place value is 1 and
     the others are multiples of d + 1. The coordinates sum to 0, so the one of the widest range may be left out.
     """
-    radix = len(cells)
-    lowest = cells.amin(dim=1).long() - 2  # corners reach back by one cell, their neighbours by another
-    spans = (cells.amax(dim=1).long() + 2 - lowest).tolist()
+    radix = len(lowest)
+    lowest = lowest - 3  # the plane, the corners and their neighbours each lie up to one cell further
+    spans = (highest + 3 - lowest).tolist()
     values, product = [], 1
     for axis, span in enumerate(spans):
         left_out = axis == spans.index(max(spans))
         values.append(0 if left_out else product)
         product *= 1 if left_out else -(-span // radix) * radix
     largest = radix * sum(value * span for value, span in zip(values, spans, strict=True))
-    if largest >= 2**63:
+    if max(spans) > WIDEST or largest >= 2**63:
         raise ValueError("a kernel is too narrow for an image of this size; make it wider")
     kind = torch.int32 if largest < 2**31 else torch.int64  # the smaller are sorted in half the time
-    return lowest[:, None].to(kind), torch.tensor(values, dtype=kind, device=cells.device)
+    return lowest[:, None].to(kind), torch.tensor(values, dtype=kind, device=lowest.device)
 
 
 def _beside(occupied: Tensor, step: int) -> Tensor:
-    """Rows (M+1, 3) for the blur along one axis: each vertex, the one a step up and the one a step down.
+    """Rows (M+1, 2) for the blur along one axis: the vertices a step up and a step down from each.
 
     The numbers (M) ascend. M stands for every vertex that no point touches.
     """
     count = len(occupied)
-    vertices = torch.arange(count, device=occupied.device, dtype=torch.int32)
     beyond = occupied + step
     place = torch.searchsorted(occupied, beyond).clamp_(max=count - 1)
     up = torch.where(occupied.index_select(0, place) == beyond, place, count)
-    rows = torch.full((count + 1, 3), count, device=occupied.device, dtype=torch.int32)
-    rows[:count, 0] = vertices
-    rows[:count, 1] = up
-    rows[:, 2].scatter_(0, up, vertices)  # row M takes what has no place
-    rows[count, 2] = count
+    rows = torch.full((count + 1, 2), count, device=occupied.device, dtype=torch.int32)
+    rows[:count, 0] = up
+    rows[:, 1].scatter_(0, up, torch.arange(count, device=up.device, dtype=torch.int32))
+    rows[count, 1] = count  # which took what has no place
     return rows
