@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from wsss_cli.config import CRF_BACKENDS, CRF_PRESETS, CrfConfig
-from wsss_cli.ops import crf, crf_torch
+from wsss_cli.ops import crf, crf_torch, lattice
 from wsss_cli.ops.lattice import Lattice, lattice_filter
 
 ROOT = Path(__file__).parents[2]
@@ -166,6 +166,29 @@ def test_numbers_of_32_and_of_64_bits_agree() -> None:
     alone = lattice_filter(near, values)
     among = lattice_filter(apart, torch.cat([values, torch.ones(2, 2)]))
     torch.testing.assert_close(among[:200], alone)
+
+
+def test_points_are_placed_the_same_in_blocks_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block is what the cache holds; the lattice does not show it."""
+    features = torch.rand(500, 5, generator=torch.Generator().manual_seed(0)) * 20
+    whole = Lattice.of(features)
+    monkeypatch.setattr(lattice, "BLOCK", 64)
+    parts = Lattice.of(features)
+    for name in ("corners", "weights", "order", "counts"):
+        assert torch.equal(getattr(whole, name), getattr(parts, name)), name
+    assert all(map(torch.equal, whole.beside, parts.beside))
+
+
+def test_a_vertex_up_has_this_one_down() -> None:
+    """Neighbours are mutual, and M stands for none in both directions."""
+    found = Lattice.of(torch.rand(300, 2, generator=torch.Generator().manual_seed(0)) * 6)
+    count = len(found.counts)
+    for rows in found.beside:
+        for here, (up, down) in enumerate(rows[:count].tolist()):
+            assert up == count or rows[up, 1] == here
+            assert down == count or rows[down, 0] == here
+        assert (rows[:count] < count).any()
+        assert rows[count].tolist() == [count, count]
 
 
 def test_too_little_memory_is_a_memory_error(monkeypatch: pytest.MonkeyPatch) -> None:
