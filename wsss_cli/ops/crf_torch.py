@@ -2,7 +2,7 @@
 
 One step is  q <- softmax(log p + Σ_kernels compat · Λ K Λ q),  Λ = 1/√(K 1): Potts compatibility, symmetric
 normalisation, K on the permutohedral lattice. A lattice depends on the image alone, so what it does is worked out once,
-as sums of weighted rows (`embedding_bag`: as fast as a sparse product, and in a fixed order on a GPU, too).
+as sums of weighted rows (`embedding_bag`, which took no longer than a sparse product).
 """
 
 from __future__ import annotations
