@@ -15,7 +15,7 @@ import pytest
 
 from wsss_cli.errors import EnvironmentProblemError, ItemError, UsageError
 from wsss_cli.runtime import executor
-from wsss_cli.runtime.executor import WorkerBugError, run_isolated
+from wsss_cli.runtime.executor import WorkerBugError, run_here, run_isolated
 
 HERE = Path(__file__).parent
 OBEY = "tasks:obey"
@@ -217,3 +217,23 @@ def _alive(process: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
+
+
+def test_work_in_this_process_gives_what_workers_give() -> None:
+    """`run_here` tells items' errors, bugs and errors for the user apart, and fetches no item before its turn."""
+    fetched: list[str] = []
+
+    def items() -> Iterator[tuple[str, str]]:
+        for deed in ("ab", "item", "usage"):
+            fetched.append(deed)
+            yield deed, deed
+
+    results = run_here(OBEY, items())
+    assert next(results) == ("ab", "abab")
+    assert fetched == ["ab"]
+    id_, error = next(results)
+    assert (id_, error.reason) == ("item", "image-corrupt")
+    with pytest.raises(UsageError, match="no such option"):
+        next(results)
+    with pytest.raises(WorkerBugError, match="ZeroDivisionError"):
+        list(run_here(OBEY, [("bug", "bug")]))

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import tiny_maps
 from PIL import Image
 
 from wsss_cli.config import CRF_PRESETS, CrfConfig, Execution
+from wsss_cli.data import cams as cams_file
 from wsss_cli.data.cams import Cam, decode_cam, encode_cam
 from wsss_cli.data.folder import read_item, read_run
 from wsss_cli.errors import ItemError, OutputMismatchError, RejectedInputError, UsageError
@@ -151,6 +153,7 @@ BAD = [
     *(("certainty", value) for value in (0.0, 1.0)),
     *(("threshold", value) for value in ("0", "1", "nan", "x", "")),
     ("preset", "irm"),
+    ("backend", "pytorch"),
     ("background", "powr"),
 ]
 
@@ -219,6 +222,98 @@ def test_the_crf_stays_out_of_this_process(cams: Path, tmp_path: Path) -> None:
     assert "pydensecrf.densecrf" not in sys.modules
     if loaded is not None:
         sys.modules["pydensecrf.densecrf"] = loaded
+
+
+TORCH = dataclasses.replace(MILD, backend="torch")
+
+
+def elsewhere(config: CrfConfig, _: Execution) -> str:
+    """The CPU by another name, so that torch goes the way that it goes on a GPU."""
+    return "cpu:0" if config.backend == "torch" else "cpu"
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crf, "_device", elsewhere)
+
+
+def everything(out: Path) -> dict[str, bytes]:
+    folder = read_run(out, "crf")
+    return {id_: read_item(folder, id_) for id_ in folder.items}
+
+
+def test_torch_gives_the_same_masks_in_workers_and_here(
+    cams: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other backend, same labels; where it runs does not change a byte."""
+    refine(cams, tmp_path / "authors")
+    refine(cams, tmp_path / "workers", TORCH)
+    monkeypatch.setattr(crf, "_device", elsewhere)
+    summary = refine(cams, tmp_path / "here", TORCH)
+    assert summary.figures["backend"] == "torch"
+    assert read_run(tmp_path / "here").manifest["configuration"]["backend"] == "torch"
+    assert everything(tmp_path / "here") == everything(tmp_path / "workers")
+    for id_ in tiny_maps.SCENES:
+        first, second = (load(tmp_path / name, id_).maps for name in ("authors", "here"))
+        np.testing.assert_allclose(first, second, atol=2e-3)
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_another_backend_is_another_configuration(cams: Path, tmp_path: Path) -> None:
+    """One folder holds the maps of one backend; with the same, a second run writes nothing."""
+    refine(cams, tmp_path / "crf", TORCH)
+    before = tiny_maps.snapshot(tmp_path / "crf")
+    assert refine(cams, tmp_path / "crf", TORCH).counts.skipped == 4  # type: ignore[union-attr]
+    assert tiny_maps.snapshot(tmp_path / "crf") == before
+    with pytest.raises(OutputMismatchError, match='backend "torch" -> "pydensecrf"'):
+        refine(cams, tmp_path / "crf")
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_torch_goes_by_windows(cams: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large images have the maps that pydensecrf gives them, window by window."""
+    monkeypatch.setattr(cams_file, "WHOLE", 100)
+    monkeypatch.setattr(refining, "WHOLE", 100)
+    monkeypatch.setattr(refining, "SIDE", 16)
+    refine(cams, tmp_path / "torch", TORCH)
+    refine(cams, tmp_path / "authors")
+    for id_, classes in tiny_maps.SCENES.items():
+        first, second = (load(tmp_path / name, id_).maps for name in ("authors", "torch"))
+        assert first.shape == (len(classes), 6, 8)
+        np.testing.assert_allclose(first, second, atol=2e-3)
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_here_too_bad_items_are_recorded_and_the_others_done(
+    cams: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lost image, one without the memory for it, and one that the CRF refuses cost one item each."""
+    (tmp_path / "images" / "b.png").unlink()
+
+    def starved(image: np.ndarray, *more: Any) -> np.ndarray:
+        if (image == tiny_maps.picture((1,))).all():
+            raise MemoryError
+        return marginals(image, *more)
+
+    def spoilt(maps: np.ndarray, *more: Any) -> np.ndarray:
+        return start(maps, *more) * (np.nan if len(maps) == 2 else 1)
+
+    marginals, start = refining.ops.marginals, refining._start
+    monkeypatch.setattr(refining.ops, "marginals", starved)
+    monkeypatch.setattr(refining, "_start", spoilt)
+    summary = refine(cams, tmp_path / "crf", TORCH)
+    assert list(summary.failures) == ["a/2", "b", "c"]
+    assert "not finite" in summary.failures["a/2"]
+    assert "not enough memory" in summary.failures["c"]
+
+
+def test_a_device_that_is_not_there_is_refused_before_work(cams: Path, tmp_path: Path) -> None:
+    """--device is torch's; pydensecrf knows none and does not look at it."""
+    wrong = Execution(device="cudda")
+    with pytest.raises(UsageError, match="cudda"):
+        refine(cams, tmp_path / "crf", TORCH, execution=wrong)
+    assert not (tmp_path / "crf").exists()
+    assert refine(cams, tmp_path / "crf", execution=dataclasses.replace(wrong, dry_run=True)).figures["todo"]
 
 
 def test_the_worker_passes_on_an_item_error() -> None:

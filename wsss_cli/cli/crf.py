@@ -49,6 +49,10 @@ def crf(
     bilateral_compat: Annotated[
         float, typer.Option(help="Weight of the colour kernel.")
     ] = DEFAULT.bilateral_compat,
+    backend: Annotated[
+        str,
+        typer.Option(help="What computes the CRF: pydensecrf, or torch with the same result, also on a GPU."),
+    ] = DEFAULT.backend,
     out: shared.Out = Path("crf"),
     overwrite: shared.Overwrite = Execution.overwrite,
     overlay: shared.Overlay = False,

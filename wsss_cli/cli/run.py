@@ -72,7 +72,7 @@ PARAMETERS: Mapping[type[Any], Mapping[str, str]] = {
         "scales": "scales",
         "precision": "precision",
     },
-    CrfConfig: {"preset": "crf_preset"},
+    CrfConfig: {"preset": "crf_preset", "backend": "crf_backend"},
     PseudoLabelsConfig: {"threshold": "threshold"},
     TrainSegConfig: {name: name for name in BOTH_FIELDS} | {"epochs": "seg_epochs", "augment": "seg_augment"},
     PredictConfig: {"crf": "predict_crf", "precision": "precision"},
@@ -140,6 +140,7 @@ def run(
         list[str], typer.Option("--cams-set", metavar="NAME=VALUE", help="A constant of cams' method.")
     ] = CAMS_SETTINGS,
     crf_preset: Annotated[str, typer.Option(help="Preset of crf.")] = CRF.preset,
+    crf_backend: Annotated[str, typer.Option(help="Backend of crf: pydensecrf or torch.")] = CRF.backend,
     threshold: Annotated[str, typer.Option(help="Threshold of pseudo-labels.")] = LABELS.threshold,
     seg_epochs: Annotated[int, typer.Option(help="Epochs of the segmentation.")] = SEG.epochs,
     seg_augment: Annotated[

@@ -29,6 +29,7 @@ from wsss_cli.config.formats import (
 from wsss_cli.config.reading import BIT_DEPTHS, PLAIN, Reading
 from wsss_cli.config.resolving import as_dict, choose_preset, method_options, resolve
 from wsss_cli.config.results import (
+    CRF_BACKENDS,
     CRF_BACKGROUNDS,
     CRF_PRESETS,
     EVAL_MISSING,
@@ -42,6 +43,7 @@ from wsss_cli.config.training import REFINE_NORMALISATIONS, RefineConfig, TrainC
 
 __all__ = [
     "BIT_DEPTHS",
+    "CRF_BACKENDS",
     "CRF_BACKGROUNDS",
     "CRF_PRESETS",
     "EVAL_MISSING",

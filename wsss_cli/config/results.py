@@ -73,6 +73,7 @@ CRF_PRESETS: Mapping[str, Mapping[str, Any]] = {
     "deeplab": {"background": "power", "alpha": 1.0, **_kernels((4, 3), (83, 5, 3))},
 }
 CRF_BACKGROUNDS = ("logistic", "power", "label")
+CRF_BACKENDS = ("pydensecrf", "torch")
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,15 @@ class CrfConfig:
     bilateral_sxy: float = 80.0  # pixels
     bilateral_srgb: float = 5.0  # 8-bit colour units
     bilateral_compat: float = 7.0
+    backend: str = "pydensecrf"
 
     def __post_init__(self) -> None:
         if self.preset not in CRF_PRESETS:
             raise UsageError(unknown("preset of crf", self.preset, tuple(CRF_PRESETS)))
         if self.background not in CRF_BACKGROUNDS:
             raise UsageError(unknown("background", self.background, CRF_BACKGROUNDS))
+        if self.backend not in CRF_BACKENDS:
+            raise UsageError(unknown("CRF backend", self.backend, CRF_BACKENDS))
         require_threshold(self.threshold, "auto")
         self._require_range("temperature", 1e-3, 10)
         self._require_range("alpha", 1e-3, 1000)

@@ -1,8 +1,8 @@
 """Fully connected CRF (Krähenbühl & Koltun, 2011): class maps and an image in, marginals out.
 
-`marginals` segfaults on parameters that make no sense and aborts the process when memory runs out: call it in
-a worker process only, with parameters that were validated before. NumPy only, so that a worker starts in a
-fraction of a second.
+With pydensecrf `marginals` segfaults on parameters that make no sense and aborts the process when memory runs out:
+call it in a worker process only, with parameters that were validated before. NumPy only, so that a worker starts in
+a fraction of a second; the backend is imported when it is first used.
 """
 
 from __future__ import annotations
@@ -13,9 +13,16 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from wsss_cli.registry import Registry
+
 Float = NDArray[np.float32]
 
 CLIP = 1e-5  # the authors' floor under a probability before the logarithm
+# Each has a function `mean_field` of image, start probabilities of two labels or more, kernels, steps and device.
+BACKENDS = Registry(
+    "CRF backend",
+    {"pydensecrf": "wsss_cli.ops.crf_pydensecrf", "torch": "wsss_cli.ops.crf_torch"},
+)
 
 
 @dataclass(frozen=True)
@@ -71,12 +78,19 @@ def background_label(maps: Float, threshold: float, certainty: float) -> Float:
     return probabilities
 
 
-def marginals(image: NDArray[np.uint8], probabilities: Float, pairwise: Pairwise, iterations: int) -> Float:
+def marginals(
+    image: NDArray[np.uint8],
+    probabilities: Float,
+    pairwise: Pairwise,
+    iterations: int,
+    backend: str = "pydensecrf",
+    device: str = "cpu",
+) -> Float:
     """Image (H,W,3) uint8 and start probabilities (n,H,W) -> mean-field marginals (n,H,W) that sum to 1 over
     n.
 
     `ValueError` where shapes disagree or a number is not finite, on the way in or out. Any memory layout and
-    float type is accepted. Kernel weights are normalised symmetrically (pydensecrf's default).
+    float type is accepted. Kernel weights are normalised symmetrically (pydensecrf's default). `device` is torch's.
     """
     height, width = image.shape[:2]
     if image.shape != (height, width, 3) or image.dtype != np.uint8:
@@ -87,26 +101,8 @@ def marginals(image: NDArray[np.uint8], probabilities: Float, pairwise: Pairwise
         raise ValueError("the maps hold a value that is not finite")
     if len(probabilities) == 1:
         return np.ones((1, height, width), np.float32)
-    result = _mean_field(image, probabilities, pairwise, iterations)
+    mean_field = BACKENDS.load(backend).mean_field
+    result: Float = mean_field(image, probabilities, pairwise, iterations, device)
     if not np.isfinite(result).all():
         raise ValueError("the CRF returned a value that is not finite")
     return result
-
-
-def _mean_field(image: NDArray[np.uint8], probabilities: Float, pairwise: Pairwise, iterations: int) -> Float:
-    import pydensecrf.densecrf as densecrf  # here, so that reading this module costs nothing
-
-    height, width = image.shape[:2]
-    energy = -np.log(np.clip(probabilities.astype(np.float32), CLIP, 1.0))
-    model = densecrf.DenseCRF2D(width, height, len(probabilities))
-    model.setUnaryEnergy(np.array(energy.reshape(len(probabilities), -1), dtype=np.float32, order="C"))
-    if pairwise.gaussian_compat > 0:
-        model.addPairwiseGaussian(sxy=pairwise.gaussian_sxy, compat=pairwise.gaussian_compat)
-    if pairwise.bilateral_compat > 0:
-        model.addPairwiseBilateral(
-            sxy=pairwise.bilateral_sxy,
-            srgb=pairwise.bilateral_srgb,
-            rgbim=np.array(image, dtype=np.uint8, order="C"),
-            compat=pairwise.bilateral_compat,
-        )
-    return np.array(model.inference(iterations), dtype=np.float32).reshape(probabilities.shape)

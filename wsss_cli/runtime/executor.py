@@ -63,6 +63,13 @@ def run_isolated(
         team.close()
 
 
+def run_here(work: str, items: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any | ItemError]]:
+    """`run_isolated` in this process, one item after another: for work on a GPU, which processes had to share."""
+    function = _named(work)
+    for id_, value in items:
+        yield id_, _opened(*_answer(function, value))
+
+
 @dataclass(frozen=True)
 class _Task:
     index: int
@@ -199,15 +206,12 @@ class _Team:
         except (EOFError, OSError):
             self._bury(worker)
             return
-        if kind == "bug":
-            raise WorkerBugError(f"in a worker process:\n{value}")
-        if kind == "error":
-            raise value
+        result = _opened(kind, value)
         if kind == "ready":
             worker.ready = True
             return
         self._deaths = 0
-        self._settle(worker, value)
+        self._settle(worker, result)
 
     def _settle(self, worker: _Worker, result: Any) -> None:
         if worker.task is not None:
@@ -252,8 +256,7 @@ def serve(work: str, descriptor: str, parent: str, memory_bytes: str) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (int(memory_bytes), int(memory_bytes)))
     pipe = Connection(int(descriptor))
     try:
-        module, _, name = work.partition(":")
-        function = getattr(importlib.import_module(module), name)
+        function = _named(work)
     except Exception:
         pipe.send(("bug", traceback.format_exc()))
         return
@@ -265,6 +268,22 @@ def serve(work: str, descriptor: str, parent: str, memory_bytes: str) -> None:
                 pipe.send(answer)
             except (TypeError, AttributeError, ValueError):  # a result that cannot travel
                 pipe.send(("bug", traceback.format_exc()))
+
+
+def _named(work: str) -> Callable[[Any], Any]:
+    """The function "module:function"."""
+    module, _, name = work.partition(":")
+    function: Callable[[Any], Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def _opened(kind: str, value: Any) -> Any:
+    """The value of an answer, unless it is an error that ends the whole."""
+    if kind == "bug":
+        raise WorkerBugError(f"while it worked on an item:\n{value}")
+    if kind == "error":
+        raise value
+    return value
 
 
 def _answer(function: Callable[[Any], Any], value: Any) -> tuple[str, Any]:

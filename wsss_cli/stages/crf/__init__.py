@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,14 @@ from wsss_cli.errors import ItemError
 from wsss_cli.ops.pseudo import automatic_threshold
 from wsss_cli.ops.windows import add
 from wsss_cli.reporter import Reporter
-from wsss_cli.runtime.executor import run_isolated
+from wsss_cli.runtime.executor import run_here, run_isolated
 from wsss_cli.stages.crf.refining import Blend, Refined, WindowWork, Work, parts, whole
 from wsss_cli.summary import Summary
 
 # The automatic threshold is below the one that cuts the maps best: the CRF takes back what spills over an
 # edge, but seldom grows a part that was cut off.
 WIDER = 0.9
+REFINE = "wsss_cli.stages.crf.refining:refine"  # what is done with each image
 
 
 def run(
@@ -51,6 +53,7 @@ def run(
 ) -> Summary:
     """Refine every map of `cams`; figures: the settings used. The preset sets what is not in `given`."""
     config = resolve(config, choose_preset(CRF_PRESETS, config.preset), given)
+    device = _device(config, execution)
     folder = read_run(cams, "cams", "refine")
     ids = select(sorted({*folder.items, *folder.failures}), listing, limit, str(cams))
     images = images_of(folder, "cams")
@@ -71,7 +74,8 @@ def run(
     with stage:
         todo = [id_ for id_ in stage.ids if not stage.finished(id_, _inputs(folder, id_, threshold))]
         if not execution.dry_run:
-            _refine_all(stage, folder, todo, _Plan(images, config, threshold, execution.workers), reporter)
+            plan = _Plan(images, config, threshold, device, execution.workers)
+            _refine_all(stage, folder, todo, plan, reporter)
     figures = {**as_dict(config), **used, "images": len(ids), "todo": len(todo)}
     return Summary("crf", out, stage.counts, stage.failures, figures)
 
@@ -83,7 +87,17 @@ class _Plan:
     images: ImageFolder
     config: CrfConfig
     threshold: float
+    device: str
     workers: int
+
+
+def _device(config: CrfConfig, execution: Execution) -> str:
+    """Where the CRF runs: as --device says, with the backend that knows more than the CPU."""
+    if config.backend != "torch":
+        return "cpu"
+    from wsss_cli.runtime.device import choose_device  # here, as loading torch takes seconds
+
+    return str(choose_device(execution.device))
 
 
 def _threshold(folder: StageFolder, config: CrfConfig) -> float:
@@ -109,9 +123,10 @@ def _refine_all(stage: Run, folder: StageFolder, todo: list[str], plan: _Plan, r
     reporter.start("crf", len(todo))
     blends: dict[str, Blend] = {}  # of images that are refined by windows
     failed: set[str] = set()
-    results = run_isolated(
-        "wsss_cli.stages.crf.refining:refine", _work(folder, todo, plan, blends, failed), workers=plan.workers
-    )
+    work = _work(folder, todo, plan, blends, failed)
+    # One process fills a GPU, and more would each take memory for torch itself.
+    spread = partial(run_isolated, workers=plan.workers) if plan.device == "cpu" else run_here
+    results = spread(REFINE, work)
     for id_, group in itertools.groupby(results, key=lambda result: result[0]):
         try:
             result = _gathered(group, blends.get(id_), plan, reporter)
@@ -149,7 +164,9 @@ def _work(
         try:
             payload, path = read_item(folder, id_), plan.images.path(id_)
             digest, classes = folder.items[id_].inputs.get("image"), len(folder.classes)
-            work = Work(payload, path, plan.images.reading, digest, classes, plan.config, plan.threshold)
+            work = Work(
+                payload, path, plan.images.reading, digest, classes, plan.config, plan.threshold, plan.device
+            )
             if is_large(decode_cam(payload, classes=len(folder.classes))):
                 for part in parts(id_, work, blends):
                     if id_ in failed:  # a thousand windows on which a worker dies would end the run

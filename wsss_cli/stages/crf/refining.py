@@ -33,6 +33,7 @@ class Work:
     classes: int
     config: CrfConfig
     threshold: float
+    device: str  # where the CRF runs
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,18 @@ def refine_image(work: Work) -> Refined:
     image = _image_of(cam, work)
     maps = upsample(cam)
     start = _start(maps, work.config, work.threshold)
-    marginals = ops.marginals(image, start, ops.Pairwise.of(work.config), work.config.iterations)
+    marginals = _marginals(image, start, work)
     regions = region_scores(maps, start.argmax(axis=0), marginals.argmax(axis=0))
     payload = encode_cam(replace(cam, maps=np.clip(marginals[1:], 0.0, 1.0)))
     return Refined(payload, regions.round(4).tolist(), round(image_score(regions), 4))
+
+
+def _marginals(
+    image: NDArray[np.uint8], start: NDArray[np.float32], work: Work | WindowWork
+) -> NDArray[np.float32]:
+    config = work.config
+    pairwise = ops.Pairwise.of(config)
+    return ops.marginals(image, start, pairwise, config.iterations, config.backend, work.device)
 
 
 def _image_of(cam: Cam, work: Work) -> NDArray[np.uint8]:
@@ -96,6 +105,7 @@ class WindowWork:
     maps: NDArray[np.float32]  # (K, h, w) at the stored stride
     config: CrfConfig
     threshold: float
+    device: str
 
 
 @dataclass(frozen=True)
@@ -117,7 +127,8 @@ def parts(id_: str, work: Work, blends: dict[str, Blend]) -> Iterator[WindowWork
     for window in every:
         rows, columns = window.place
         piece = np.ascontiguousarray(image[window.pixels(cells, cam.size)])
-        yield WindowWork(piece, cam.maps[:, rows, columns].copy(), work.config, work.threshold)
+        maps = cam.maps[:, rows, columns].copy()
+        yield WindowWork(piece, maps, work.config, work.threshold, work.device)
 
 
 def whole(blend: Blend, config: CrfConfig, threshold: float) -> Refined:
@@ -141,5 +152,5 @@ def refine_window(work: WindowWork) -> NDArray[np.float16]:
     count = len(work.maps)
     cam = Cam(work.maps, np.arange(count), size, np.ones(count, np.float32))
     start = _start(upsample(cam), work.config, work.threshold)
-    found = ops.marginals(work.image, start, ops.Pairwise.of(work.config), work.config.iterations)
+    found = _marginals(work.image, start, work)
     return shrink(found[1:], (work.maps.shape[1], work.maps.shape[2])).astype(np.float16)
