@@ -3,8 +3,9 @@
 python -m benchmarks.cams CKPT IMAGES --labels FILE [--list FILE] [--limit 20] [--scale 0.6 --scale 1] [--threads 1]
 
 Image by image, in turns: (1) the backbone alone over every view (scales and mirrors, padded as the stage pads them,
-and the square that the tags' probabilities are read from), with fused attention; (2) everything the stage does with
-it: read, decode, maps, encode, write. Seconds are of the processor, so that other work on the machine counts little.
+and the square that the tags' probabilities are read from; with crt every tile and pass), with fused attention; (2)
+everything the stage does with it: read, decode, maps, encode, write. Seconds are of the processor, so that other work
+on the machine counts little.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,8 +31,10 @@ from wsss_cli.data.samples import find_images
 from wsss_cli.labels import read_labels
 from wsss_cli.methods import METHODS
 from wsss_cli.methods.assembly import rebuild
+from wsss_cli.methods.crt import CHUNK
 from wsss_cli.ops.cam import pad_to_multiple, scaled_by
 from wsss_cli.ops.pictures import normalised
+from wsss_cli.ops.tiles import split
 from wsss_cli.stages.cams.localiser import Localiser
 
 
@@ -40,6 +44,15 @@ def views(picture: Tensor, config: CamsConfig, stride: int) -> Iterator[Tensor]:
         scaled = scaled_by(picture, scale)
         for view in (scaled, scaled.flip(-1)) if config.flip else (scaled,):
             yield pad_to_multiple(view, stride)
+
+
+def look(classifier: Any, view: Tensor) -> None:
+    """The bare pass: of a method that looks at tiles several times, all of its tiles and passes."""
+    if getattr(classifier, "tiled", False):
+        for tiles in split(view, classifier.tiles(view)).split(CHUNK):
+            classifier.backbone(tiles, passes=classifier.passes)
+    else:
+        classifier.backbone(view)
 
 
 def main() -> None:
@@ -92,7 +105,7 @@ def main() -> None:
             tags = tuple(sorted(names.index(name) for name in table.table[sample.id]))
             began = time.process_time()
             for view in seen:
-                backbone(view)
+                look(method.classifier, view)
             between = time.process_time()
             pixels, _ = read_image(sample.path)
             (cam,) = localiser.cams([pixels], [tags], lambda _tile, _of: None)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss_cli.registry import Registry
+from wsss_cli.timing import section
 
 Float = NDArray[np.float32]
 
@@ -102,7 +103,8 @@ def marginals(
     if len(probabilities) == 1:
         return np.ones((1, height, width), np.float32)
     mean_field = BACKENDS.load(backend).mean_field
-    result: Float = mean_field(image, probabilities, pairwise, iterations, device)
+    with section("crf"):
+        result: Float = mean_field(image, probabilities, pairwise, iterations, device)
     if not np.isfinite(result).all():
         raise ValueError("the CRF returned a value that is not finite")
     return result
