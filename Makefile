@@ -1,12 +1,13 @@
-# make demo · make test · make test-real · make test-faults · make lint        (VENV=/path uses an environment that is already there)
+# make demo · make test · make test-real · make test-faults · make bench · make lint        (VENV=/path uses an environment that is already there)
 VENV ?= .venv
 # The first Python that runs and fits pyproject.toml; asking for a version by name alone can find a stub.
 FITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do $$p -c '$(FITS)' 2>/dev/null && echo $$p && break; done)
 DEMO ?= demo
+BENCH ?= bench-out
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-real test-faults lint clean
+.PHONY: demo test test-real test-faults bench lint clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.wsss-installed
@@ -22,6 +23,13 @@ test-real: $(VENV)/.wsss-installed-dev
 test-faults: $(VENV)/.wsss-installed-dev
 	$(BIN)/python -m pytest -m faults
 
+bench: $(VENV)/.wsss-installed
+	$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[bench]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks/kernels.py -q -p no:cacheprovider \
+	  --benchmark-timer=time.process_time --benchmark-columns=min,median,rounds
+	$(BIN)/python -m benchmarks.startup
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.growth $(BENCH) --images 100 --images 1000
+
 lint: $(VENV)/.wsss-installed-dev
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
@@ -29,7 +37,7 @@ lint: $(VENV)/.wsss-installed-dev
 	$(BIN)/python -m codespell_lib --skip $(DEMO)
 
 clean:
-	rm -rf $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(DEMO) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "wsss needs Python 3.11 or 3.12 on the PATH"; exit 1; }
