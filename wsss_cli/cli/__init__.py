@@ -40,7 +40,7 @@ from wsss_cli.errors import EnvironmentProblemError, UsageError, WsssError
 BUG = 1
 READER_GONE = 141
 MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
-MACHINE |= {errno.EACCES, errno.EPERM}
+MACHINE |= {errno.EACCES, errno.EPERM, errno.EAGAIN}
 INTERRUPTED = 130
 STOPPED = 129  # from here on: 128 and the number of the signal
 EPILOG = (
