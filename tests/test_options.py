@@ -25,7 +25,7 @@ CONFIGS = {
     "import-cams": config.ImportCamsConfig,
 }
 WITHOUT_ITEMS = {"import-weights"}
-LOOKING = {"doctor", "show", "report"}  # no stage folder, nothing to configure
+LOOKING = {"doctor", "show", "report", "status"}  # no stage folder, nothing to configure
 PICTURES = {"show", "report"}  # write one file
 COMMANDS = cli.build().commands
 
@@ -86,9 +86,11 @@ def test_common_options_are_everywhere(command: str) -> None:
         common -= {"out", "overwrite", "dry_run", "max_failures", "allow_failed"}
     if command in PICTURES:
         common = {"out", "overwrite", "quiet", "config_file"}
+    if command == "status":
+        common = {"as_json", "quiet", "verbose", "config_file"}
 
     assert common <= set(options(command))
-    assert command == "doctor" or options(command)["out"].opts == ["--out", "-o"]
+    assert command in ("doctor", "status") or options(command)["out"].opts == ["--out", "-o"]
     assert options(command)["quiet"].opts == ["--quiet", "-q"]
     assert command in PICTURES or options(command)["verbose"].opts == ["--verbose", "-v"]
 

@@ -32,6 +32,7 @@ from wsss_cli.cli import (
     report,
     run,
     show,
+    status,
     train_cls,
     train_seg,
 )
@@ -65,6 +66,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "doctor": doctor.doctor,
     "show": show.show,
     "report": report.report,
+    "status": status.status,
 }
 for _name, _command in COMMANDS.items():
     app.command(_name, epilog=EPILOG)(_command)

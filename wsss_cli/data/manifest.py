@@ -35,6 +35,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "classes": list,
     "inputs": dict,
     "facts": dict,
+    "counts": dict,
     "ids": dict,
     "suffix": str,
     "extras": dict,
@@ -65,6 +66,9 @@ def _is_manifest(value: Mapping[str, Any]) -> bool:
     if value.get("status") not in _STATUSES:
         return False
     if value.get("root", ITEMS) not in (ITEMS, ""):
+        return False
+    counted = ("total",) if value["status"] == "running" else ("total", "done", "failed")
+    if any(type(value["counts"].get(key)) is not int for key in counted):
         return False
     # Names become paths, so none of them may lead out of the folder.
     named = all(
