@@ -248,8 +248,18 @@ def unlock(path: Path, descriptor: int | None) -> None:
     if descriptor is None:
         return
     with contextlib.suppress(OSError):
-        path.unlink(missing_ok=True)
+        if _same_file(descriptor, path):  # else the folder was replaced, and the lock in it is another's
+            path.unlink(missing_ok=True)
     os.close(descriptor)
+
+
+def require_lock(path: Path, descriptor: int | None) -> None:
+    """EnvironmentProblemError if the lock is no longer at `path`: what was written beside it has gone with it."""
+    if descriptor is not None and not _same_file(descriptor, path):
+        raise EnvironmentProblemError(
+            f"{show(path.parent)} was removed or replaced while it was written to. "
+            "Remove what is left of it, and run the same command again."
+        )
 
 
 def _same_file(descriptor: int, path: Path) -> bool:

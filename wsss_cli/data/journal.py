@@ -118,6 +118,7 @@ class Lines:
         return self._hash.hexdigest()
 
     def __iter__(self) -> Iterator[Item | Failure | None]:
+        self._hash, self.torn = hashlib.sha256(), False
         file = open_regular_file(self._path, OutputMismatchError)
         if file is None:
             return
