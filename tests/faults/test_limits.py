@@ -42,15 +42,8 @@ def used() -> int:
     return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
+@pytest.mark.faults  # what of Python's own finds no room depends on what it has loaded
 @pytest.mark.parametrize(("stage", "mib"), [("masks", 1), ("crf", 4)])
 def test_little_memory(world: World, stage: str, mib: int, tmp_path: Path) -> None:
     """ulimit -v"""
-    survives(world, stage, tmp_path / "here", resource.RLIMIT_AS, used() + mib * MIB)
-
-
-@pytest.mark.faults
-@pytest.mark.parametrize("stage", ["cls", "cams", "crf", "masks", "eval", "export"])
-@pytest.mark.parametrize("mib", [0, 2, 8, 24, 64, 160])
-def test_some_memory(world: World, stage: str, mib: int, tmp_path: Path) -> None:
-    """A little more each time, so that it is missing in other places."""
     survives(world, stage, tmp_path / "here", resource.RLIMIT_AS, used() + mib * MIB)

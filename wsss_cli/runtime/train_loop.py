@@ -183,19 +183,30 @@ def _collate(samples: list[Any] | Told) -> Any:
 
 
 def _arrived(loaded: Iterator[Any]) -> Iterator[Any]:
-    try:
-        for batch in loaded:
-            if isinstance(batch, Told):
-                raise batch
-            yield batch
-    except RuntimeError as error:
-        if not any(words in str(error) for words in LOST):
-            raise
-        why = str(error).splitlines()[0].rstrip(". ")
-        raise EnvironmentProblemError(
-            f"A process that loads images was lost ({why}). Free memory or pass fewer --workers, and run the same "
-            "command again: it continues from the last epoch that was kept."
-        ) from error
+    while True:
+        try:
+            batch = next(loaded)
+        except StopIteration:
+            return
+        except (
+            RuntimeError,
+            OSError,
+            EOFError,
+        ) as error:  # an OSError is of the way here: samples hand theirs over
+            if isinstance(error, RuntimeError) and not any(words in str(error) for words in LOST):
+                raise
+            raise _lost(error) from error
+        if isinstance(batch, Told):
+            raise batch
+        yield batch
+
+
+def _lost(error: Exception) -> EnvironmentProblemError:
+    why = (str(error) or type(error).__name__).splitlines()[0].rstrip(". ")
+    return EnvironmentProblemError(
+        f"A process that loads images was lost ({why}). Free memory or pass fewer --workers, and run the same "
+        "command again: it continues from the last epoch that was kept."
+    )
 
 
 Losses = Callable[[Any, int, int, int], dict[str, Tensor]]  # (batch, epoch, step, steps) -> terms
