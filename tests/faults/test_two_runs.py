@@ -168,7 +168,7 @@ def test_a_reader_between_any_two_calls_sees_whole_files(world: World, tmp_path:
 
 @pytest.mark.faults
 def test_a_reader_beside_the_writer_sees_whole_files(world: World, tmp_path: Path) -> None:
-    """A process that reads all files again and again while they are overwritten to and fro."""
+    """A process that reads all files again and again while they are overwritten back and forth."""
     here = world.before("masks", tmp_path / "here")
     allowed = old_and_new(world, here)
     stop, reader = here.root / "stop", os.fork()
