@@ -255,6 +255,8 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(wsss_cli.stages, "show", drawn, raising=False)
     reported = SimpleNamespace(run=lambda *_, **__: called.append("report") or {})
     monkeypatch.setattr(wsss_cli.stages, "report", reported, raising=False)
+    looked = SimpleNamespace(run=lambda *_, **__: called.append("status") or [])
+    monkeypatch.setattr(wsss_cli.stages, "status", looked, raising=False)
     return called
 
 

@@ -26,7 +26,7 @@ CONFIGS = {
     "import-cams": config.ImportCamsConfig,
 }
 WITHOUT_ITEMS = {"import-weights"}
-LOOKING = {"doctor", "show", "report"}  # no stage folder, nothing to configure
+LOOKING = {"doctor", "show", "report", "status"}  # no stage folder, nothing to configure
 PICTURES = {"show", "report"}  # write one file
 COMMANDS = {name: commands.build(name) for name in commands.COMMANDS}
 
@@ -87,9 +87,11 @@ def test_common_options_are_everywhere(command: str) -> None:
         common -= {"out", "overwrite", "dry_run", "max_failures", "allow_failed"}
     if command in PICTURES:
         common = {"out", "overwrite", "quiet", "config_file"}
+    if command == "status":
+        common = {"as_json", "quiet", "verbose", "config_file"}
 
     assert common <= set(options(command))
-    assert command == "doctor" or options(command)["out"].opts == ["--out", "-o"]
+    assert command in ("doctor", "status") or options(command)["out"].opts == ["--out", "-o"]
     assert options(command)["quiet"].opts == ["--quiet", "-q"]
     assert command in PICTURES or options(command)["verbose"].opts == ["--verbose", "-v"]
 
@@ -100,6 +102,7 @@ def test_every_option_is_used(command: str) -> None:
     known = {"config_file", "out", "as_json", "quiet", "verbose", "allow_failed", "listing", "limit"}
     known |= {"labels", "label_format", "unlabelled", "classes", "val_listing", "weights", "truth", "help"}
     known |= {"checkpoint", "cnn", "cnn_weights", "label_regex", "trust_pickle", "class_list", "overlay"}
+    known |= {"profile"}
     fields = {
         field.name for kind in (CONFIGS[command], config.Execution) for field in dataclasses.fields(kind)
     }

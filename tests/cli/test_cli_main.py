@@ -165,6 +165,12 @@ class OutOfMemoryError(RuntimeError):
     [
         (MemoryError(), "Out of memory."),
         (OutOfMemoryError("CUDA"), "Out of memory."),
+        (ImportError("a.so: failed to map segment from shared object"), "Out of memory."),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "Out of memory."),
+        (
+            BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"),
+            "Resource temporarily unavailable.",
+        ),
         (OSError(errno.ENOSPC, "No space left on device", "a/b"), "No space left on device (a/b)."),
         (PermissionError(errno.EACCES, "Permission denied"), "Permission denied."),
     ],

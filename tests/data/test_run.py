@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from writer import IDS, Notes, content, open_run, perform, tree
@@ -37,7 +40,8 @@ def stamps(folder: Path) -> dict[str, tuple[int, int]]:
 
 def edit_manifest(out: Path, **changes: Any) -> None:
     path = out / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    old = {key: value for key, value in json.loads(path.read_text()).items() if key != "seal"}
+    path.write_text(json.dumps({**old, **changes}))
 
 
 def test_folder_holds_the_contract_s_files(out: Path) -> None:
@@ -245,13 +249,14 @@ def test_an_item_that_fails_now_loses_its_old_file(out: Path) -> None:
     assert list(read_run(out).failures) == ["b/1"]
 
 
-def test_journal_cut_anywhere_is_continued(out: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [19, pytest.param(1, marks=pytest.mark.faults)])
+def test_journal_cut_anywhere_is_continued(out: Path, tmp_path: Path, step: int) -> None:
     """A run killed while it wrote its journal ends as if undisturbed, wherever the line was torn."""
     perform(tmp_path / "clean")
     perform(out)
     journal = (out / "items.jsonl").read_bytes()
     edit_manifest(out, status="running", items=None)
-    for length in range(0, len(journal) + 1, 19):
+    for length in range(0, len(journal) + 1, step):
         edit_manifest(out, status="running", items=None)
         (out / "items.jsonl").write_bytes(journal[:length])
         perform(out)
@@ -295,6 +300,24 @@ def test_journal_that_a_finished_run_did_not_write_is_refused(out: Path, tmp_pat
     for action in (perform, read_run):
         with pytest.raises(OutputMismatchError, match=r"items\.jsonl"):
             action(out)
+
+
+@pytest.mark.parametrize("step", [13, pytest.param(1, marks=pytest.mark.faults)])
+def test_every_changed_byte_of_manifest_and_journal_is_noticed(out: Path, step: int) -> None:
+    """Flipped, or cut there: refused, or without a meaning (a space)."""
+    perform(out)
+    meant = read_run(out)
+    for name in ("manifest.json", "items.jsonl"):
+        payload = (out / name).read_bytes()
+        for place in range(0, len(payload), step):
+            flipped = payload[:place] + bytes([payload[place] ^ 1 << place % 8]) + payload[place + 1 :]
+            for damaged in (flipped, payload[:place]):
+                (out / name).write_bytes(damaged)
+                with contextlib.suppress(RejectedInputError, OutputMismatchError):
+                    assert read_run(out) == replace(meant, manifest=ANY), (name, place)
+                    assert name == "manifest.json"
+        (out / name).write_bytes(payload)
+    assert read_run(out) == meant
 
 
 def test_items_without_a_manifest_are_refused(out: Path) -> None:

@@ -39,6 +39,29 @@ def _stubborn() -> None:
     time.sleep(600)
 
 
+def note_attempts(task: tuple[str, str]) -> Any:
+    """Leave a file for this attempt in a folder, then do as told: "once" dies at the first attempt only."""
+    deed, folder = task
+    earlier = [path.name for path in Path(folder).iterdir()]
+    Path(folder, str(os.getpid())).touch()
+    return obey("kill" if deed == "once" and not earlier else deed)
+
+
+def tell_company(task: tuple[str, str]) -> list[str]:
+    """Leave a file while at work and another when done; "suspect" dies, and the next time says what files there are."""
+    deed, folder = task
+    before, here = Path(folder, "before"), Path(folder, f"busy-{deed}")
+    if deed == "suspect":
+        if before.exists():
+            return sorted(path.name for path in Path(folder).iterdir() if path != before)
+        before.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    here.touch()
+    time.sleep(1.5 if deed == "slow" else 0.02)
+    here.rename(Path(folder, deed))
+    return []
+
+
 def slow_for_even(value: int) -> int:
     """Finish odd numbers first."""
     time.sleep(0.05 if value % 2 == 0 else 0)

@@ -66,6 +66,47 @@ def test_an_item_error_is_the_item_s_result() -> None:
     assert result["1-a"] == "aa"
 
 
+@pytest.mark.parametrize(
+    ("deed", "attempts"), [("kill", 2), ("memory", 2), ("once", 2), ("item", 1), ("hang", 1)]
+)
+def test_who_dies_is_tried_once_more_in_a_fresh_process(deed: str, attempts: int, tmp_path: Path) -> None:
+    """A death and a lack of memory may be the machine's; an error of the item and its time are its own."""
+    options: dict[str, Any] = {"workers": 1, "timeout": 1, "memory_bytes": 4 << 30}
+    (result,) = run_isolated("tasks:note_attempts", [("1", (deed, str(tmp_path)))], **options)
+
+    assert len(list(tmp_path.iterdir())) == attempts  # by process
+    assert result == ("1", "onceonce") if deed == "once" else isinstance(result[1], ItemError)
+
+
+def test_the_second_attempt_is_alone(tmp_path: Path) -> None:
+    """Nothing else takes memory, or can be blamed, while a suspect is tried again; then the others go on."""
+    deeds = [*"abc", "slow", "suspect", *"efghijkl"]
+    items = [(deed, (deed, str(tmp_path))) for deed in deeds]
+    result = dict(run_isolated("tasks:tell_company", items, workers=3))
+
+    there = result.pop("suspect")
+    assert [name for name in there if name.startswith("busy")] == []
+    assert len(there) <= 4 + 2  # those before it, and what two others had in hand when it died
+    assert list(result.values()) == [[]] * 12
+
+
+def test_a_result_that_finds_no_room_costs_its_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that lacks here, not in the worker, is told in the same way."""
+    receive = executor.Connection.recv
+
+    def with_little_room(pipe: Any) -> Any:
+        answer = receive(pipe)
+        if len(answer[1] or "") > 1 << 20:
+            raise MemoryError
+        return answer
+
+    monkeypatch.setattr(executor.Connection, "recv", with_little_room)
+    result = run(["a", "large", "b"])
+
+    assert result["1-large"].reason == "out-of-memory"
+    assert [result["0-a"], result["2-b"]] == ["aa", "bb"]
+
+
 @pytest.mark.parametrize("deed", ["hang", "stubborn"])
 def test_a_hanging_worker_is_killed(deed: str) -> None:
     """An item past its time is given up, even if its worker ignores SIGTERM."""
@@ -105,7 +146,7 @@ def test_work_that_cannot_be_imported_is_a_bug() -> None:
 
 
 def test_deaths_in_a_row_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When every worker dies, the machine is at fault; a success in between starts the count again."""
+    """When every item costs its workers, the machine is at fault; a success in between starts the count again."""
     monkeypatch.setattr(executor, "_MOST_DEATHS", 3)
 
     assert len(run(["exit", "exit", "a", "exit", "exit"], workers=1)) == 5

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from wsss_cli.errors import EnvironmentProblemError
+from wsss_cli.errors import EnvironmentProblemError, ItemError
 from wsss_cli.methods import aream
 from wsss_cli.nets.backbones.load import load_backbone
 from wsss_cli.runtime import train_loop
@@ -201,3 +205,49 @@ def test_loading_processes_change_nothing() -> None:
     assert alone[0] == apart[0]
     for mine, theirs in zip(alone[1], apart[1], strict=True):
         assert torch.equal(mine, theirs)
+
+
+class Broken(Noise):
+    """Sample 4 does something else."""
+
+    def __init__(self, deed: str) -> None:
+        self.deed = deed
+
+    def __getitem__(self, place: tuple[int, int]) -> Tensor:
+        if place[1] == 4 and self.deed == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if place[1] == 4 and self.deed == "unreadable":
+            raise ItemError("image-corrupt", "broken")
+        if place[1] == 4 and self.deed == "disk":
+            raise OSError(errno.EIO, "no luck")
+        if place[1] == 4 and self.deed == "bug":
+            raise RuntimeError("shapes differ")
+        return super().__getitem__(place)
+
+
+def test_a_killed_loading_process_is_the_machine_s_fault() -> None:
+    """It is told in one sentence, with what to do; torch's RuntimeError would pass for a bug."""
+    with pytest.raises(
+        EnvironmentProblemError, match=r"exited unexpectedly\)\. Free memory .* continues from"
+    ):
+        list(batches(Broken("killed"), recipe(), 0, 1)[1])
+
+
+FAULTS = {"unreadable": (ItemError, "broken"), "disk": (OSError, "no luck"), "bug": (RuntimeError, "shapes")}
+
+
+def cases() -> list[Any]:
+    """Every fault here and in a loading process; starting those takes seconds, so that one is enough for each day."""
+    known = [(deed, workers) for deed in FAULTS for workers in (0, 1)]
+    slow = known[3::2]
+    return [pytest.param(*case, marks=[pytest.mark.faults] * (case in slow)) for case in known]
+
+
+@pytest.mark.parametrize(("deed", "workers"), cases())
+def test_errors_of_samples_stay_what_they_are(deed: str, workers: int) -> None:
+    """From a loading process as from this one: an error keeps its class, its reason and its number; bugs are bugs."""
+    kind, words = FAULTS[deed]
+    with pytest.raises(kind, match=words) as caught:
+        list(batches(Broken(deed), recipe(), 0, workers)[1])
+    assert getattr(caught.value, "reason", "image-corrupt") == "image-corrupt"
+    assert getattr(caught.value, "errno", errno.EIO) == errno.EIO

@@ -23,7 +23,9 @@ from wsss_cli.errors import EnvironmentProblemError, UsageError, WsssError
 BUG = 1
 READER_GONE = 141
 MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
-MACHINE |= {errno.EACCES, errno.EPERM}
+MACHINE |= {errno.EACCES, errno.EPERM, errno.EAGAIN}
+# How a lack of memory is told by what has no exception of its own for it: the loader of libraries, torch, threads.
+MEMORY = ("failed to map segment", "allocate memory", "can't start new thread", "std::bad_alloc")
 INTERRUPTED = 130
 STOPPED = 129  # from here on: 128 and the number of the signal
 
@@ -114,7 +116,8 @@ def _report(error: WsssError) -> int:
 
 def _environment(error: Exception) -> str:
     """What is wrong with the machine, if the error says that; torch's own error is known by its name."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    told = isinstance(error, ImportError | RuntimeError) and any(words in str(error) for words in MEMORY)
+    if told or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return "Out of memory. Try a smaller --batch-size or less --workers, then run the same command again."
     if isinstance(error, OSError) and error.errno in MACHINE:
         where = f" ({error.filename})" if error.filename else ""

@@ -124,6 +124,27 @@ class Console:
         lines = [show(line) for line in [*topics, *findings, *verdict]]
         _write_stdout("\n".join(fitted(lines) if sys.stdout.isatty() else lines))
 
+    def write_status(
+        self, folders: Sequence[tuple[str, str, str, Mapping[str, int], Sequence[str]]], *, as_json: bool
+    ) -> None:
+        """Path, stage, status, counts and damaged files of each folder, on stdout: one JSON object, or lines."""
+        if as_json:
+            names = ("path", "stage", "status", "counts", "damaged")
+            _write_stdout(_json({"folders": [dict(zip(names, folder, strict=True)) for folder in folders]}))
+            return
+        lines = []
+        for path, stage, status, counts, damaged in folders:
+            if self._quiet and not damaged:
+                continue
+            named = [f"{counts[name]} {name}" for name in ("done", "failed", "missing") if counts[name]]
+            lines.append(f"{path}: {', '.join([stage, status, *named])}")
+            shown = len(damaged) if self._verbose else FAILURES_SHOWN
+            lines += [f"  changed or missing: {name}" for name in damaged[:shown]]
+            if damaged[shown:]:
+                lines.append(f"  ... and {len(damaged) - shown} more (--verbose names them)")
+        if lines:
+            _write_stdout("\n".join(map(show, lines)))
+
     def show_failed(self, failed: int, total: int, out: Path, *, training: bool) -> None:
         """The line that explains exit 3; a finished training takes in mended images only when it starts anew."""
         again = "run the same command again"

@@ -16,7 +16,7 @@ import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from wsss_cli.errors import EnvironmentProblemError, OutputInUseError, RejectedInputError, WsssError
 from wsss_cli.text import show
@@ -196,7 +196,7 @@ def parse_json(payload: bytes, where: str, error: type[WsssError] = RejectedInpu
     """`payload` as JSON, as strictly as `read_json`; `where` names it in the message."""
     try:
         return json.loads(
-            payload.decode("utf-8-sig"), object_pairs_hook=_unique_keys, parse_constant=_no_constant
+            payload.decode("utf-8-sig"), object_pairs_hook=_unique_keys, parse_constant=no_constant
         )
     except RecursionError:
         raise error(f"{where} is nested too deeply.") from None
@@ -213,7 +213,8 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _no_constant(name: str) -> NoReturn:
+def no_constant(name: str) -> NoReturn:
+    """Refuse NaN and the infinities, which Python reads as numbers (ValueError)."""
     raise ValueError(f"{name} is no JSON number")
 
 
@@ -253,8 +254,18 @@ def unlock(path: Path, descriptor: int | None) -> None:
     if descriptor is None:
         return
     with contextlib.suppress(OSError):
-        path.unlink(missing_ok=True)
+        if _same_file(descriptor, path):  # else the folder was replaced, and the lock in it is another's
+            path.unlink(missing_ok=True)
     os.close(descriptor)
+
+
+def require_lock(path: Path, descriptor: int | None) -> None:
+    """EnvironmentProblemError if the lock is no longer at `path`: what was written beside it has gone with it."""
+    if descriptor is not None and not _same_file(descriptor, path):
+        raise EnvironmentProblemError(
+            f"{show(path.parent)} was removed or replaced while it was written to. "
+            "Remove what is left of it, and run the same command again."
+        )
 
 
 def _same_file(descriptor: int, path: Path) -> bool:
@@ -289,6 +300,15 @@ def _free_space(path: Path) -> str:
 
 def read_regular_file(path: Path, error: type[WsssError]) -> bytes | None:
     """The bytes of one of the tool's own files, None if it is absent; a link or a pipe raises `error`."""
+    file = open_regular_file(path, error)
+    if file is None:
+        return None
+    with file:
+        return file.read()
+
+
+def open_regular_file(path: Path, error: type[WsssError]) -> BinaryIO | None:
+    """One of the tool's own files, open for reading, None if it is absent; a link or a pipe raises `error`."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -300,5 +320,4 @@ def read_regular_file(path: Path, error: type[WsssError]) -> bytes | None:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise error(f"{show(path)} is not a regular file.")
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read()
+    return os.fdopen(descriptor, "rb")

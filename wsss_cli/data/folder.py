@@ -65,6 +65,23 @@ def read_run(folder: Path, *stages: str) -> StageFolder:
     )
 
 
+def stage_folders(given: Sequence[Path]) -> list[Path]:
+    """The stage folders themselves, and those directly inside of folders that are none; RejectedInputError: neither."""
+    found: list[Path] = []
+    for path in given:
+        inside = [path] if (path / manifests.NAME).is_file() else _children(path)
+        if not inside:
+            raise RejectedInputError(
+                f"{show(path)} is not a stage folder and holds none. Pass what a stage wrote."
+            )
+        found += [folder for folder in inside if folder not in found]
+    return found
+
+
+def _children(path: Path) -> list[Path]:
+    return sorted(child.parent for child in path.glob(f"*/{manifests.NAME}")) if path.is_dir() else []
+
+
 def read_item(folder: StageFolder, id: str) -> bytes:  # noqa: A002 - the contract's word
     """The bytes of one item's file; ItemError "missing" or "damaged" if they are not what was written."""
     item = folder.items.get(id)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wsss_cli.data.files import parse_json, read_regular_file, sha256
-from wsss_cli.data.samples import item_path
+from wsss_cli.data.files import is_whole, no_constant, open_regular_file, sha256
+from wsss_cli.data.samples import item_name
 from wsss_cli.errors import OutputMismatchError, RejectedInputError
 
 NAME = "items.jsonl"
 ITEMS = "items"
+_DECODER = json.JSONDecoder(parse_constant=no_constant)
 
 
 @dataclass(frozen=True)
@@ -86,38 +89,71 @@ def line(record: Item | Failure) -> bytes:
 
 def item_file(id_: str, suffix: str, root: str = ITEMS) -> str:
     """The path of an item's file below the stage folder, with "/"."""
-    return item_path(Path(root), id_, suffix).as_posix()
+    return f"{root}/{item_name(id_, suffix)}" if root else item_name(id_, suffix)
+
+
+def holds(folder: Path, item: Item) -> bool:
+    """Whether the item's file in `folder`, or the link that stands for it in an export, is what the record says."""
+    path = folder / item.path
+    if "link" in item.facts:
+        return path.is_symlink() and os.fspath(path.readlink()) == item.facts["link"]
+    return is_whole(path, item.sha256)
+
+
+class Lines:
+    """The list of a stage folder, line by line as it is asked for, so that its length takes no memory.
+
+    Gives the record of each whole line, None for one that makes no sense; `torn` and `digest` are known at the end.
+    `root` is the folder of the items in the stage folder, "" where they lie beside the list.
+    """
+
+    def __init__(self, folder: Path, suffix: str, root: str = ITEMS) -> None:
+        self._path, self._suffix, self._root = folder / NAME, suffix, root
+        self._hash = hashlib.sha256()
+        self.torn = False  # whether the last line has no end
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of what was read."""
+        return self._hash.hexdigest()
+
+    def __iter__(self) -> Iterator[Item | Failure | None]:
+        self._hash, self.torn = hashlib.sha256(), False
+        file = open_regular_file(self._path, OutputMismatchError)
+        if file is None:
+            return
+        with file:
+            for raw in file:
+                self._hash.update(raw)
+                if raw.endswith(b"\n"):
+                    yield _record(raw, self._suffix, self._root)
+                else:
+                    self.torn = True
 
 
 def read_journal(folder: Path, suffix: str, root: str = ITEMS) -> Journal:
-    """The records in a stage folder; a torn last line and lines that make no sense are counted, not used.
-
-    `root` is the folder of the items in it, "" where they lie beside the journal.
-    """
-    journal = Journal()
-    payload = read_regular_file(folder / NAME, OutputMismatchError)
-    journal.digest = sha256(payload or b"")
-    *whole, rest = (payload or b"").split(b"\n")
-    journal.torn = bool(rest)
-    for raw in whole:
-        record = _record(raw, suffix, root)
+    """The records in a stage folder; a torn last line and lines that make no sense are counted, not used."""
+    journal, lines = Journal(), Lines(folder, suffix, root)
+    for record in lines:
         if record is None:
             journal.dropped += 1
         else:
             journal.add(record)
+    journal.digest, journal.torn = lines.digest, lines.torn
     return journal
 
 
 def _record(raw: bytes, suffix: str, root: str) -> Item | Failure | None:
     try:
-        value = parse_json(raw, NAME)
+        # A key that stands twice is let pass: whatever the line says is held against the file it speaks of.
+        value = _DECODER.decode(raw.decode("utf-8"))
         if not isinstance(value, dict):
             return None
         status = value.pop("status", None)
         if status == "failed":
             return _checked_failure(Failure(**value))
         return _checked_item(Item(**value), suffix, root) if status == "done" else None
-    except (TypeError, RejectedInputError):
+    except (TypeError, ValueError, RecursionError, RejectedInputError):
         return None
 
 
@@ -127,8 +163,8 @@ def _checked_failure(record: Failure) -> Failure | None:
 
 def _checked_item(record: Item, suffix: str, root: str) -> Item | None:
     """The record, if its types are right and its path is the one of this id (no other is ever opened)."""
-    kinds = {"id": str, "path": str, "sha256": str, "bytes": int, "inputs": dict, "facts": dict}
-    if any(type(getattr(record, name)) is not kind for name, kind in kinds.items()):
+    texts = type(record.id) is type(record.path) is type(record.sha256) is str
+    if not texts or type(record.bytes) is not int or not type(record.inputs) is type(record.facts) is dict:
         return None
     return record if record.path == item_file(record.id, suffix, root) else None
 

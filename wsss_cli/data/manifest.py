@@ -26,7 +26,8 @@ REMEDY = "Pass --overwrite or another --out."
 # Stages that are a folder inside another command's: stage -> (that command, the folder's name).
 PARTS = {"refine-labels": ("refine", "labels")}
 _STATUSES = ("running", "complete", "partial")
-_PER_RUN = ("started", "finished", "environment", "version")
+_SEAL = "seal"
+_PER_RUN = ("started", "finished", "environment", "version", _SEAL)
 _LONGEST_VALUE = 60
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "stage": str,
@@ -35,6 +36,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "classes": list,
     "inputs": dict,
     "facts": dict,
+    "counts": dict,
     "ids": dict,
     "suffix": str,
     "extras": dict,
@@ -55,7 +57,15 @@ def read_manifest(folder: Path, error: type[WsssError]) -> dict[str, Any] | None
         )
     if not isinstance(value, dict) or not _is_manifest(value):
         raise error(f"{show(path)} is not the manifest of a stage. {REMEDY}")
+    if value.get(_SEAL, _seal(value)) != _seal(value):  # older ones have none
+        raise OutputMismatchError(f"{show(path)} is not as it was written. {REMEDY}")
     return value
+
+
+def _seal(manifest: Mapping[str, Any]) -> str:
+    """The hash of all that a manifest says and that any decision rests on."""
+    rest = {key: value for key, value in manifest.items() if key not in _PER_RUN}
+    return sha256(json.dumps(rest, sort_keys=True).encode())
 
 
 def _is_manifest(value: Mapping[str, Any]) -> bool:
@@ -65,6 +75,9 @@ def _is_manifest(value: Mapping[str, Any]) -> bool:
     if value.get("status") not in _STATUSES:
         return False
     if value.get("root", ITEMS) not in (ITEMS, ""):
+        return False
+    counted = ("total",) if value["status"] == "running" else ("total", "done", "failed")
+    if any(type(value["counts"].get(key)) is not int for key in counted):
         return False
     # Names become paths, so none of them may lead out of the folder.
     named = all(
@@ -170,7 +183,7 @@ def compose(
 ) -> dict[str, Any]:
     """The manifest of a run that stands at `status`; `head` is its configuration, classes, inputs and facts."""
     ended = status != "running"
-    return {
+    manifest = {
         "schema": SCHEMA,
         "stage": stage,
         "version": __version__,
@@ -185,6 +198,7 @@ def compose(
         "finished": now() if ended else None,
         "environment": environment(),
     }
+    return {**manifest, _SEAL: _seal(manifest)}
 
 
 def differs(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:

@@ -15,7 +15,16 @@ from wsss_cli.config import Execution
 from wsss_cli.data import journal as journals
 from wsss_cli.data import manifest as manifests
 from wsss_cli.data.clearing import LOCK, clear, refuse_links
-from wsss_cli.data.files import append_line, json_bytes, lock, make_folder, sweep, unlock, write_atomic
+from wsss_cli.data.files import (
+    append_line,
+    json_bytes,
+    lock,
+    make_folder,
+    require_lock,
+    sweep,
+    unlock,
+    write_atomic,
+)
 from wsss_cli.data.journal import Failure, Item, Journal
 from wsss_cli.errors import ItemError, OutputMismatchError
 from wsss_cli.reporter import Reporter
@@ -81,6 +90,7 @@ class Output:
             resume()
             sweep(self.path)
             yield
+            require_lock(self.path / LOCK, descriptor)
             finish()
         finally:
             unlock(self.path / LOCK, descriptor)

@@ -18,6 +18,7 @@ from wsss_cli.text import encode_id, id_of, is_image_name, show, without_image_s
 __all__ = ["LabelTable", "Sample", "find_images", "id_of", "item_path", "match", "select"]
 
 _LONGEST_COMPONENT = 200
+_UNSAFE_PARTS = frozenset(("", ".", ".."))  # of an id
 _EXAMPLES = 5
 
 Unlabelled = Literal["error", "skip", "background"]
@@ -136,12 +137,17 @@ def _lines(listing: Path) -> list[str]:
 
 def item_path(folder: Path, id: str, suffix: str) -> Path:  # noqa: A002 - the contract's word
     """The file of item `id` inside `folder`; long components are shortened, a hash keeps them apart."""
+    return folder / item_name(id, suffix)
+
+
+def item_name(id: str, suffix: str) -> str:  # noqa: A002 - the contract's word
+    """The path of `item_path` below the folder, with "/"."""
     parts = id.split("/")
-    if any(part in ("", ".", "..") for part in parts) or "\0" in id or "\\" in id:
+    if not _UNSAFE_PARTS.isdisjoint(parts) or "\0" in id or "\\" in id:
         raise RejectedInputError(f"unsafe id '{show(id)}'. Write the image's path below its folder.")
     # A folder `a.npz` would stand where the item `a` needs its file.
     folders = [part + "~" if suffix and part.endswith(suffix) else part for part in parts[:-1]]
-    return folder.joinpath(*map(_short, folders), _short(parts[-1]) + suffix)
+    return "/".join([*map(_short, folders), _short(parts[-1]) + suffix])
 
 
 def _short(component: str) -> str:

@@ -17,7 +17,7 @@ from wsss_cli.config import Execution
 from wsss_cli.data import journal as journals
 from wsss_cli.data import manifest as manifests
 from wsss_cli.data.clearing import LOCK
-from wsss_cli.data.files import TEMPORARY_PREFIX, is_whole, link_atomic, remove, sha256, write_atomic
+from wsss_cli.data.files import TEMPORARY_PREFIX, link_atomic, remove, sha256, write_atomic
 from wsss_cli.data.journal import Failure, Item, Journal
 from wsss_cli.data.output import Counts, Output
 from wsss_cli.errors import ItemError, OutputMismatchError
@@ -119,7 +119,7 @@ class Tree:
     def _put(self, record: Item, payload: bytes, target: Path | None) -> None:
         path = self._output.place(record.path)
         if record.id not in self._before.done and os.path.lexists(path):
-            if self._is_whole(record):  # an interrupted run wrote it and had no time to list it
+            if journals.holds(self.out, record):  # an interrupted run wrote it and had no time to list it
                 return
             if record.id in self._changed:
                 raise _changed_since([self._changed[record.id]])
@@ -159,7 +159,7 @@ class Tree:
         if journal is None:
             return
         self._before = journal
-        damaged = [item for item in journal.done.values() if not self._is_whole(item)]
+        damaged = [item for item in journal.done.values() if not journals.holds(self.out, item)]
         there = [item for item in damaged if os.path.lexists(self.out / item.path)]
         if there and self._output.earlier_status != "running":
             raise _changed_since(there)
@@ -177,12 +177,6 @@ class Tree:
         if journal.torn and not self._output.dry_run:
             self._output.begin()
             write_atomic(self.out / journals.NAME, journal.payload())  # before a line is appended
-
-    def _is_whole(self, item: Item) -> bool:
-        path = self.out / item.path
-        if "link" in item.facts:
-            return path.is_symlink() and os.fspath(path.readlink()) == item.facts["link"]
-        return is_whole(path, item.sha256)
 
     def _finish(self) -> None:
         if self.complete:

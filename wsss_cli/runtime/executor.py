@@ -1,6 +1,7 @@
 """Work in disposable processes: one supervisor, one pipe and one item in flight for each worker.
 
-A worker that dies, hangs or is killed costs its item; the others go on. Workers end with their parent.
+A worker that dies or runs out of memory has its item tried once more, alone; one that dies again, or hangs, costs
+its item and no other. Workers end with their parent.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,10 @@ def run_isolated(
 ) -> Iterator[tuple[str, Any | ItemError]]:
     """Call the function `work` ("module:function") on each (id, value) in worker processes.
 
-    Yields (id, result) in the order given. An ItemError stands for the result if the work raised it,
-    the worker died ("worker-died"), or it took more than `timeout` seconds ("timeout") or `memory_bytes`
-    ("out-of-memory"). Any other exception ends the whole (WorkerBugError). `workers` < 1: one for each core.
+    Yields (id, result) in the order given. An ItemError stands for the result if the work raised it, it took more
+    than `timeout` seconds ("timeout"), or its worker died ("worker-died") or lacked memory, at most `memory_bytes`
+    ("out-of-memory"), and did so again in a fresh process while nothing else was being worked on.
+    Any other exception ends the whole (WorkerBugError). `workers` < 1: one for each core.
     """
     count = workers if workers > 0 else len(os.sched_getaffinity(0))
     team = _Team(lambda: _Worker.start(work, memory_bytes), count, timeout)
@@ -75,6 +77,7 @@ class _Task:
     index: int
     id: str
     value: Any
+    again: bool = False  # it has cost a worker already
 
 
 class _Worker:
@@ -145,6 +148,8 @@ class _Team:
         self._workers: list[_Worker] = []
         self._results: dict[int, tuple[str, Any]] = {}
         self._waiting: list[_Task] = []
+        self._suspects: list[_Task] = []  # each to be tried once more, alone
+        self._fresh: _Worker | None = None  # the process that is starting for the first of them
         self._deaths = 0
 
     def run(self, items: Iterator[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
@@ -177,6 +182,9 @@ class _Team:
         return not exhausted and not self._waiting and given - shown < self._count * _LOOK_AHEAD
 
     def _hand_out(self) -> None:
+        if self._suspects:
+            self._try_alone()
+            return
         idle = [worker for worker in self._workers if worker.ready and worker.task is None]
         while self._waiting and idle:
             worker = idle.pop()
@@ -187,6 +195,20 @@ class _Team:
         starting = sum(not worker.ready for worker in self._workers)
         for _ in range(min(len(self._waiting) - starting, self._count - len(self._workers))):
             self._workers.append(self._start())
+
+    def _try_alone(self) -> None:
+        """Give the first suspect to a fresh process, once no other item takes memory or can be blamed."""
+        if any(worker.task for worker in self._workers):
+            return
+        if self._fresh is None:
+            self._fresh = self._start()
+            self._workers.append(self._fresh)
+        elif self._fresh.ready:
+            worker, self._fresh = self._fresh, None
+            if worker.give(self._suspects[0]):
+                self._suspects.pop(0)
+            else:
+                self._bury(worker)
 
     def _listen(self) -> None:
         """Wait for the next message, death or deadline, and take note of it."""
@@ -206,24 +228,44 @@ class _Team:
         except (EOFError, OSError):
             self._bury(worker)
             return
+        except MemoryError:  # for the result; what is left of it in the pipe is of no use
+            kind, value = "memory", None
+            worker.process.kill()
         result = _opened(kind, value)
         if kind == "ready":
             worker.ready = True
             return
         self._deaths = 0
-        self._settle(worker, result)
+        if kind == "memory":
+            self._lose(worker, result)
+            self._dismiss(worker)  # it may hold memory that it cannot give back
+        else:
+            self._settle(worker, result)
 
     def _settle(self, worker: _Worker, result: Any) -> None:
         if worker.task is not None:
             self._results[worker.task.index] = (worker.task.id, result)
             worker.task = None
 
-    def _bury(self, worker: _Worker) -> None:
-        status = worker.end()
+    def _lose(self, worker: _Worker, error: ItemError) -> None:
+        """Have the worker's item tried again, alone; what costs a second worker has failed."""
+        if worker.task is not None and not worker.task.again:
+            self._suspects.append(replace(worker.task, again=True))
+            worker.task = None
+        self._settle(worker, error)
+
+    def _dismiss(self, worker: _Worker) -> int:
+        """Take leave of a worker that is at its end; its exit status."""
         self._workers.remove(worker)
-        how = f"exit {status}" + (f" ({signal.Signals(-status).name})" if status < 0 else "")
-        self._settle(worker, ItemError("worker-died", f"The process that worked on it ended: {how}."))
-        self._deaths += 1
+        if worker is self._fresh:
+            self._fresh = None
+        return worker.end()
+
+    def _bury(self, worker: _Worker) -> None:
+        how = _how(self._dismiss(worker))
+        if worker.task is None or worker.task.again:
+            self._deaths += 1
+        self._lose(worker, ItemError("worker-died", f"The process that worked on it ended: {how}."))
         if self._deaths >= _MOST_DEATHS:
             raise EnvironmentProblemError(
                 f"{_MOST_DEATHS} worker processes ended one after another, the last with {how}. "
@@ -236,8 +278,7 @@ class _Team:
             self._bury(worker)
             return
         self._settle(worker, ItemError("timeout", f"It took longer than {self._timeout:g} s."))
-        worker.end()
-        self._workers.remove(worker)
+        self._dismiss(worker)
 
     def close(self) -> None:
         """End every worker: SIGTERM, and SIGKILL to those that are still there after a while."""
@@ -247,6 +288,14 @@ class _Team:
         for worker in self._workers:
             worker.end(max(0.0, until - time.monotonic()))
         self._workers.clear()
+
+
+def _how(status: int) -> str:
+    """An exit status in words, with the name of the signal if one ended the process."""
+    try:
+        return f"exit {status}" + (f" ({signal.Signals(-status).name})" if status < 0 else "")
+    except ValueError:  # a signal without a name
+        return f"exit {status}"
 
 
 def serve(work: str, descriptor: str, parent: str, memory_bytes: str) -> None:
@@ -263,9 +312,10 @@ def serve(work: str, descriptor: str, parent: str, memory_bytes: str) -> None:
     pipe.send(("ready", None))
     with contextlib.suppress(EOFError, OSError):  # the parent has closed its end: no more work
         while True:
-            answer = _answer(function, pipe.recv())
             try:
-                pipe.send(answer)
+                pipe.send(_answer(function, pipe.recv()))
+            except MemoryError:  # for the item or for its result; nothing of the answer was sent yet
+                pipe.send(("memory", None))
             except (TypeError, AttributeError, ValueError):  # a result that cannot travel
                 pipe.send(("bug", traceback.format_exc()))
 
@@ -278,12 +328,12 @@ def _named(work: str) -> Callable[[Any], Any]:
 
 
 def _opened(kind: str, value: Any) -> Any:
-    """The value of an answer, unless it is an error that ends the whole."""
+    """The item's result or error in an answer, unless it is an error that ends the whole."""
     if kind == "bug":
         raise WorkerBugError(f"while it worked on an item:\n{value}")
     if kind == "error":
         raise value
-    return value
+    return ItemError("out-of-memory", "There is not enough memory for it.") if kind == "memory" else value
 
 
 def _answer(function: Callable[[Any], Any], value: Any) -> tuple[str, Any]:
@@ -292,7 +342,7 @@ def _answer(function: Callable[[Any], Any], value: Any) -> tuple[str, Any]:
     except ItemError as error:
         return "result", ItemError(error.reason, str(error))
     except MemoryError:
-        return "result", ItemError("out-of-memory", "There is not enough memory for it.")
+        return "memory", None
     except WsssError as error:
         return "error", error
     except Exception:

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from wsss_cli.errors import EnvironmentProblemError
+from wsss_cli.errors import EnvironmentProblemError, WsssError
 from wsss_cli.reporter import Reporter
 from wsss_cli.runtime.device import autocast, settle
 from wsss_cli.runtime.seed import mix, seed_everything
@@ -22,6 +22,8 @@ RESTARTING = ("cosine", "poly", "poly-zero")  # the schedules whose last epochs 
 RESTART = 0.5  # of the learning rate, at the start of the last epochs
 SCHEDULES = ("cosine", "poly", "poly-zero", "poly-1500", "timm-epochs", "conformer-steps")
 OPTIMIZERS = ("adamw", "sgd")
+# What torch says, as a plain RuntimeError, when the machine and not the data keeps batches from arriving.
+LOST = ("DataLoader worker (pid", "Too many open files", "shared memory", "ancdata")
 
 
 @dataclass(frozen=True)
@@ -149,11 +151,63 @@ def batches(data: Dataset[Any], recipe: Recipe, start: int, workers: int) -> tup
     """Steps an epoch, and one stream of batches from epoch `start` to the end.
 
     The bytes do not depend on `workers`: every sample seeds itself by (seed, epoch, index).
+    A loading process that is killed ends the stream with an `EnvironmentProblemError`.
     """
     sampler = EpochSampler(len(data), recipe, start)  # type: ignore[arg-type]
     context = "forkserver" if workers else None
-    loader = DataLoader(data, batch_sampler=sampler, num_workers=workers, multiprocessing_context=context)
-    return sampler.steps, iter(loader)
+    loader = DataLoader(
+        _Careful(data), batch_sampler=sampler, num_workers=workers, multiprocessing_context=context,
+        collate_fn=_collate,
+    )  # fmt: skip
+    return sampler.steps, _arrived(iter(loader))
+
+
+Told = WsssError | OSError
+
+
+class _Careful(Dataset[Any]):
+    """Hands a sample's error on in place of its batch: torch would make one of another class, or of no errno."""
+
+    def __init__(self, data: Dataset[Any]) -> None:
+        self.data = data
+
+    def __getitems__(self, places: list[tuple[int, int]]) -> list[Any] | Told:
+        """The samples of one batch, by the name under which torch looks for them."""
+        try:
+            return [self.data[place] for place in places]
+        except (WsssError, OSError) as error:
+            return error
+
+
+def _collate(samples: list[Any] | Told) -> Any:
+    return default_collate(samples) if isinstance(samples, list) else samples
+
+
+def _arrived(loaded: Iterator[Any]) -> Iterator[Any]:
+    while True:
+        try:
+            batch = next(loaded)
+        except StopIteration:
+            return
+        except (
+            RuntimeError,
+            OSError,
+            EOFError,
+        ) as error:  # an OSError is of the way here: samples hand theirs over
+            if isinstance(error, RuntimeError) and not any(words in str(error) for words in LOST):
+                raise
+            raise _lost(error) from error
+        if isinstance(batch, Told):
+            raise batch
+        yield batch
+
+
+def _lost(error: Exception) -> EnvironmentProblemError:
+    why = (str(error) or type(error).__name__).splitlines()[0].rstrip(". ")
+    return EnvironmentProblemError(
+        f"A process that loads images was lost ({why}). Free memory or pass fewer --workers, and run the same "
+        "command again: it continues from the last epoch that was kept."
+    )
 
 
 Losses = Callable[[Any, int, int, int], dict[str, Tensor]]  # (batch, epoch, step, steps) -> terms

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss_cli.data.files import is_whole, read_regular_file, sha256, write_atomic
-from wsss_cli.data.folder import MAPS, MASKS, StageFolder, read_run
+from wsss_cli.data.folder import MAPS, MASKS, StageFolder, read_run, stage_folders
 from wsss_cli.data.image_folder import ImageFolder, images_of
 from wsss_cli.data.masks import encode_jpeg
 from wsss_cli.data.samples import find_images
@@ -21,7 +21,6 @@ from wsss_cli.pages.charts import curves
 from wsss_cli.pages.gallery import SCRIPT, Card, gallery
 from wsss_cli.pages.html import beside, details, page, section, table
 from wsss_cli.reporter import Reporter
-from wsss_cli.text import show
 
 HEIGHT = 280  # of a picture in pixels: as large as a chosen card shows it
 TRAININGS = ("train-cls", "train-seg")
@@ -41,7 +40,7 @@ def run(
 
     `images` is how many the gallery shows: those with the lowest scores, or else spread over all.
     """
-    made = sorted(map(read_run, _stage_folders(folders)), key=_place)
+    made = sorted(map(read_run, stage_folders(folders)), key=_place)
     cards = _cards(made, truth, images, reporter)
     failures = [(folder.path.name, id_, why) for folder in made for id_, why in folder.failures.items()]
     body = "".join((
@@ -60,23 +59,6 @@ def run(
 def _place(folder: StageFolder) -> tuple[int, str]:
     """In the order of the pipeline, whatever came first on the command line."""
     return ORDER.index(folder.stage) if folder.stage in ORDER else len(ORDER), folder.path.name
-
-
-def _stage_folders(given: Sequence[Path]) -> list[Path]:
-    """The stage folders themselves, and those directly inside of folders that are none."""
-    found: list[Path] = []
-    for path in given:
-        inside = [path] if (path / "manifest.json").is_file() else _children(path)
-        if not inside:
-            raise RejectedInputError(
-                f"{show(path)} is not a stage folder and holds none. Pass what a stage wrote."
-            )
-        found += [folder for folder in inside if folder not in found]
-    return found
-
-
-def _children(path: Path) -> list[Path]:
-    return sorted(child.parent for child in path.glob("*/manifest.json")) if path.is_dir() else []
 
 
 def _settings(made: Iterable[StageFolder]) -> str:

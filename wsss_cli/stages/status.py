@@ -1,0 +1,110 @@
+"""Stage folders -> how far each is, and which of its files are no longer what was written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wsss_cli.data import journal as journals
+from wsss_cli.data import manifest as manifests
+from wsss_cli.data.files import is_whole
+from wsss_cli.data.folder import stage_folders
+from wsss_cli.data.journal import Item, Lines
+from wsss_cli.errors import OutputMismatchError
+from wsss_cli.reporter import Reporter
+from wsss_cli.text import show
+
+
+@dataclass(frozen=True)
+class FolderStatus:
+    """One stage folder: how many items it has, and the files that are changed or missing."""
+
+    path: Path
+    stage: str
+    status: str  # running (or interrupted), complete, partial (all but failed items)
+    total: int
+    done: int
+    failed: int
+    damaged: list[str]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Items by what has become of them; the missing ones are still to be made."""
+        missing = self.total - self.done - self.failed
+        return {"total": self.total, "done": self.done, "failed": self.failed, "missing": missing}
+
+
+def run(folders: Sequence[Path], reporter: Reporter, *, verify: bool = False) -> list[FolderStatus]:
+    """Look at `folders`, and at those that lie in folders which are none; OutputMismatchError: a damaged manifest.
+
+    The list of a finished folder must be the one that its manifest names; `verify` holds every file against its hash.
+    Lists are read line by line, as they may be longer than the memory.
+    """
+    return [
+        _look(path, reporter, verify)
+        for folder in stage_folders(folders)
+        for path in (folder, *_parts(folder))
+    ]
+
+
+def _parts(folder: Path) -> list[Path]:
+    """The stage folders that a command keeps inside its own."""
+    inside = [folder / name for _, name in manifests.PARTS.values()]
+    return [path for path in inside if (path / manifests.NAME).is_file()]
+
+
+def _look(folder: Path, reporter: Reporter, verify: bool) -> FolderStatus:
+    manifest = manifests.read_manifest(folder, OutputMismatchError)
+    if manifest is None:
+        raise OutputMismatchError(f"{show(folder)} has lost its {manifests.NAME} meanwhile. Ask again.")
+    counts, root = manifest["counts"], manifest.get("root", journals.ITEMS)
+    lines = Lines(folder, manifest["suffix"], root)
+    last, damaged = None, []
+    if manifest["status"] == "running":
+        last, failed = _last_words(lines)
+        # Of an export the lines are files; which images are done is known at the end.
+        beside = root != journals.ITEMS
+        counts = {**counts, "done": 0 if beside else len(last), "failed": 0 if beside else len(failed)}
+    elif not is_whole(folder / journals.NAME, manifest["items"]):
+        damaged.append(journals.NAME)
+    if verify:
+        reporter.start(folder.name, counts["total"])
+        damaged += _damaged(folder, lines, last, reporter)
+        damaged += [
+            name for name, digest in manifest["extras"].items() if not is_whole(folder / name, digest)
+        ]
+    return FolderStatus(
+        folder,
+        manifest["stage"],
+        manifest["status"],
+        counts["total"],
+        counts["done"],
+        counts["failed"],
+        damaged,
+    )
+
+
+def _last_words(lines: Lines) -> tuple[dict[str, str], set[str]]:
+    """The hash of each finished item and the failed ones, where several lines may speak of one and the last counts."""
+    done: dict[str, str] = {}
+    failed: set[str] = set()
+    for record in lines:
+        if isinstance(record, Item):
+            done[record.id] = record.sha256
+            failed.discard(record.id)
+        elif record is not None:
+            failed.add(record.id)
+            done.pop(record.id, None)
+    return done, failed
+
+
+def _damaged(folder: Path, lines: Lines, last: Mapping[str, str] | None, reporter: Reporter) -> list[str]:
+    """The items that are missing or not what their record says; a record that is not the `last` word does not count."""
+    found: dict[str, None] = {}  # in their order; a line may be there twice
+    for record in lines:
+        if isinstance(record, Item) and (last is None or last.get(record.id) == record.sha256):
+            if not journals.holds(folder, record):
+                found[record.path] = None
+            reporter.advance()
+    return [*found]
