@@ -26,6 +26,8 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
+
 import wsss_cli
 from wsss_cli import cli
 
@@ -44,6 +46,7 @@ STAGES = {  # every stage, in order; each reads what those before it wrote
     "export": "export masks --to coco",
 }
 LOCK = ".wsss.lock"
+RESUME = ".resume.pt"
 TEMPORARY = ".wsss-tmp-"
 PER_RUN = ("started", "finished", "environment")  # of a manifest
 SECONDS = 120.0  # after which a child hangs
@@ -103,6 +106,13 @@ class World:
     ) -> Outcome:
         """Run `stage` in a forked child to its end."""
         return self.start(stage, *more, sabotage=sabotage, processes=processes).wait()
+
+    def refuse_difference(self, stage: str, undisturbed: World) -> None:
+        """Run `stage` once more; it must end well, with the very files of the undisturbed world and no others."""
+        outcome = self.perform(stage)
+        assert outcome.status == 0, outcome.stderr
+        assert tree(self.root / stage) == tree(undisturbed.root / stage)
+        assert not leftovers(self.root / stage)
 
 
 def build(root: Path) -> World:
@@ -168,7 +178,7 @@ class Child:
 
     def _listen(self, until: float) -> str:
         heard = b""
-        with open(self._read, "rb", buffering=0) as pipe:
+        with os.fdopen(self._read, "rb", buffering=0) as pipe:
             while self.over(until - time.monotonic()):
                 some = pipe.read(65536)
                 if not some:
@@ -258,6 +268,27 @@ def _told(path: Path) -> bytes:
     manifest = json.loads(path.read_bytes())
     text = json.dumps({key: value for key, value in manifest.items() if key not in PER_RUN})
     return re.sub(r'"/[^"]*/([^"/]*)"', r'"\1"', text).encode()  # of a path its last part
+
+
+def refuse_torn(left: Path, undisturbed: Path) -> None:
+    """What an interrupted run left must be whole: each file with its final name, and each line of the list true."""
+    for path in [path for path in left.rglob("*") if path.is_file()]:
+        if path.name == "manifest.json":
+            json.loads(path.read_bytes())
+        elif path.name == "items.jsonl":
+            _refuse_untrue(path)
+        elif path.name == RESUME:
+            torch.load(path, weights_only=True)
+        elif path.name != LOCK and not path.name.startswith(TEMPORARY):
+            assert path.read_bytes() == (undisturbed / path.relative_to(left)).read_bytes(), path
+
+
+def _refuse_untrue(journal: Path) -> None:
+    *lines, _ = journal.read_bytes().split(b"\n")  # the last one may be torn
+    for record in map(json.loads, lines):
+        if record["status"] == "done":
+            payload = (journal.parent / record["path"]).read_bytes()
+            assert hashlib.sha256(payload).hexdigest() == record["sha256"], record
 
 
 def leftovers(folder: Path) -> list[str]:
