@@ -164,11 +164,12 @@ class Child:
             os.close(self._read)
             _live(arguments, folder, sabotage, write, command, processes)
         gc.unfreeze()
+        self._process = os.pidfd_open(self.pid)
         os.close(write)
 
     def over(self, within: float) -> bool:
-        """Whether the child ends (or closes its stderr) within so many seconds."""
-        return bool(select.select([self._read], [], [], max(within, 0))[0])
+        """Whether the child ends within so many seconds."""
+        return bool(select.select([self._process], [], [], max(within, 0))[0])
 
     def wait(self) -> Outcome:
         """How it ended; a child that takes too long is killed with its group and fails the test."""
@@ -177,13 +178,14 @@ class Child:
         return Outcome(os.waitstatus_to_exitcode(status), stderr, time.monotonic() - self._began)
 
     def _listen(self, until: float) -> str:
+        """All it says until it is gone, though processes of its own may still be there."""
         heard = b""
-        with os.fdopen(self._read, "rb", buffering=0) as pipe:
-            while self.over(until - time.monotonic()):
-                some = pipe.read(65536)
-                if not some:
+        os.set_blocking(self._read, False)
+        with os.fdopen(self._process), os.fdopen(self._read, "rb", buffering=0) as pipe:
+            while ready := select.select([self._process, pipe], [], [], max(until - time.monotonic(), 0))[0]:
+                heard += pipe.read() or b""
+                if self._process in ready:
                     return heard.decode("utf-8", "replace")
-                heard += some
         os.killpg(self.pid, signal.SIGKILL)
         raise AssertionError(f"a child hangs; it said {heard!r}")
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -151,8 +154,26 @@ def batches(data: Dataset[Any], recipe: Recipe, start: int, workers: int) -> tup
     """
     sampler = EpochSampler(len(data), recipe, start)  # type: ignore[arg-type]
     context = "forkserver" if workers else None
-    loader = DataLoader(data, batch_sampler=sampler, num_workers=workers, multiprocessing_context=context)
+    loader = DataLoader(
+        data, batch_sampler=sampler, num_workers=workers, multiprocessing_context=context,
+        worker_init_fn=_end_with_training,
+    )  # fmt: skip
     return sampler.steps, iter(loader)
+
+
+def _end_with_training(_: int) -> None:
+    """End this loading process when the training is gone, even by kill -9.
+
+    Torch watches the process above it, but that is Python's fork server, which lives as long as its children do.
+    """
+    training = multiprocessing.parent_process()
+    assert training is not None
+
+    def watch() -> None:
+        training.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 Losses = Callable[[Any, int, int, int], dict[str, Tensor]]  # (batch, epoch, step, steps) -> terms
