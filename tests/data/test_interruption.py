@@ -18,6 +18,7 @@ import pytest
 from disk_calls import Interrupted, die_before, die_halfway
 from writer import IDS, perform, tree
 
+from wsss_cli.data.files import link_atomic
 from wsss_cli.errors import EnvironmentProblemError
 
 WRITER = Path(__file__).with_name("writer.py")
@@ -154,3 +155,20 @@ def test_killed_from_outside_at_random_times(tmp_path: Path) -> None:
             process.wait()
         subprocess.run([*command, str(out)], check=True, env=ENVIRONMENT)
         assert tree(out) == tree(tmp_path / "clean")
+
+
+@pytest.mark.parametrize("name", ["symlink", "replace", "fsync"])
+def test_a_link_stopped_halfway_leaves_nothing_temporary(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C after any call: the link is whole or absent."""
+    real = getattr(os, name)
+
+    def stopped(*arguments: Any, **options: Any) -> NoReturn:
+        real(*arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, name, stopped)
+    with pytest.raises(KeyboardInterrupt):
+        link_atomic(tmp_path / "link", tmp_path / "target")
+    assert [path.name for path in tmp_path.iterdir()] == ([] if name == "symlink" else ["link"])
