@@ -6,28 +6,15 @@ import os
 import random
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from disk_calls import DIED, WRITING, Deed, Interrupted, die_before, die_halfway
-from world import LOCK, STAGES, TEMPORARY, World, refuse_torn
-
-from wsss_cli.data import resume
+from world import LOCK, STAGES, TEMPORARY, World, at_call, keep_every_epoch, refuse_torn
 
 DEEDS = (die_before, die_halfway)
 FEWEST_CALLS = 30  # of a stage: fewer would mean that the count misses some
-
-
-def dying(number: int, deed: Deed) -> Callable[[], None]:
-    """What makes a child die at its call of this number; a training keeps its state after each epoch."""
-
-    def sabotage() -> None:
-        resume.SECONDS_BETWEEN_SAVES = -1.0
-        Interrupted(number, deed).install(pytest.MonkeyPatch())
-
-    return sabotage
 
 
 def calls_of(world: World, stage: str, folder: Path) -> int:
@@ -35,7 +22,7 @@ def calls_of(world: World, stage: str, folder: Path) -> int:
     counter = Interrupted(0, die_before)
 
     def sabotage() -> None:
-        resume.SECONDS_BETWEEN_SAVES = -1.0
+        keep_every_epoch()
         counter.install(pytest.MonkeyPatch())
         sys.addaudithook(refuse_final_names)
 
@@ -60,7 +47,7 @@ def crash_and_mend(world: World, stage: str, folder: Path, points: list[tuple[in
     """A run that dies at the first point, one that continues it and dies at the next, ..., and one that ends well."""
     here = world.before(stage, folder)
     for number, deed in points:
-        status = here.perform(stage, sabotage=dying(number, deed)).status
+        status = here.perform(stage, sabotage=at_call(number, deed)).status
         assert status in (0, DIED), (number, deed)
         refuse_torn(here.root / stage, world.root / stage)
     here.refuse_difference(stage, world)

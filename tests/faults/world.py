@@ -26,10 +26,13 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, NoReturn
 
+import pytest
 import torch
+from disk_calls import Deed, Interrupted
 
 import wsss_cli
 from wsss_cli import cli
+from wsss_cli.data import resume
 
 SAMPLE = Path(__file__).parents[2] / "sample_data"
 ROWS = (0, 4, 5, 6, 8, 13)  # of sample_data/labels.csv; between them they show every class
@@ -230,6 +233,21 @@ def _import_everything() -> Any:
     with redirect_stderr(StringIO()):  # the first command that is parsed imports more
         assert cli.main(["eval", "nowhere", "--truth", "nowhere"]) != 0
     return cli.build()
+
+
+def keep_every_epoch() -> None:
+    """Let a training keep its state after each epoch, however short."""
+    resume.SECONDS_BETWEEN_SAVES = -1.0
+
+
+def at_call(number: int, deed: Deed) -> Callable[[], None]:
+    """Sabotage: do the deed at the call of this number that changes the disk."""
+
+    def sabotage() -> None:
+        keep_every_epoch()
+        Interrupted(number, deed).install(pytest.MonkeyPatch())
+
+    return sabotage
 
 
 def work_here() -> None:

@@ -109,9 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _forget_reader()
         elif code >= STOPPED:
             console.write_line("wsss: stopped; the same command continues from here.")
-            atexit.register(
-                signal.signal, signal.SIGINT, signal.SIG_DFL
-            )  # no traceback while Python tidies up
+            # So that one more Ctrl-C gives no traceback while Python tidies up.
+            atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
     return code
 
 
