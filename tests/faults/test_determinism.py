@@ -17,12 +17,12 @@ from world import STAGES, World, leftovers, tree
 HERE = Path(__file__).parent
 PROGRAM = """
 import os, sys
-sys.path[:0] = sys.argv[1:3]
+sys.path[:0] = sys.argv[1:4]
 from world import World, work_here
 from wsss_cli import cli
-os.chdir(sys.argv[3])
-for stage in sys.argv[4:]:
-    work_here()  # again for each, as a stage is imported when it runs
+work_here()
+os.chdir(sys.argv[4])
+for stage in sys.argv[5:]:
     if cli.main(World(None).command(stage)):
         sys.exit(f"{stage} failed")
 """
@@ -99,7 +99,7 @@ def test_the_number_of_workers_does_not_matter(
 def test_the_seed_of_hashes_does_not_matter(world: World, seed: str, tmp_path: Path) -> None:
     """All stages in a new interpreter, in which sets and dictionaries of texts have another order."""
     here = world.copy(tmp_path / "here")
-    arguments = [str(HERE.parents[1]), str(HERE), str(here.root), *STAGES]
+    arguments = [*map(str, (HERE.parents[1], HERE.parent, HERE, here.root)), *STAGES]
     environment = {**os.environ, "PYTHONHASHSEED": seed}
     subprocess.run([sys.executable, "-c", PROGRAM, *arguments], check=True, env=environment, timeout=300)
     for stage in STAGES:
