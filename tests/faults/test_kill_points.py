@@ -62,6 +62,12 @@ def test_killed_at_two_calls(world: World, stage: str, tmp_path: Path) -> None:
     crash_and_mend(world, stage, tmp_path / "killed", points)
 
 
+def test_the_lock_of_a_run_that_was_killed_at_its_end_is_removed(world: World, tmp_path: Path) -> None:
+    """Removing it is the last call of all; eval looks at a finished folder before it takes the lock."""
+    calls = calls_of(world, "eval", tmp_path / "count")
+    crash_and_mend(world, "eval", tmp_path / "killed", [(calls, die_before)])
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize("deed", DEEDS)
 @pytest.mark.parametrize("stage", STAGES)
