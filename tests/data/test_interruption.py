@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from disk_calls import Interrupted, die_before, die_halfway
 from writer import IDS, perform, tree
 
+from wsss_cli.data.files import link_atomic
 from wsss_cli.errors import EnvironmentProblemError
 
 WRITER = Path(__file__).with_name("writer.py")
-CALLS = ("open", "write", "fsync", "replace", "unlink", "mkdir", "ftruncate", "pwrite")
 MOST_CALLS = 400
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(WRITER.parents[2])}
 
@@ -33,30 +34,10 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return tree(folder)
 
 
-class Interrupted:
-    """Counts the calls that change a disk, and does something to the one of a given number."""
-
-    def __init__(self, number: int, deed: Callable[[Callable[..., Any], tuple[Any, ...]], Any]) -> None:
-        self.number = number
-        self.count = 0
-        self.deed = deed
-
-    def install(self, patch: pytest.MonkeyPatch) -> None:
-        for name in CALLS:
-            patch.setattr(os, name, self._wrap(getattr(os, name)))
-
-    def _wrap(self, real: Callable[..., Any]) -> Callable[..., Any]:
-        def stand_in(*arguments: Any, **options: Any) -> Any:
-            self.count += 1
-            if self.count != self.number:
-                return real(*arguments, **options)
-            return self.deed(lambda *changed: real(*changed, **options), arguments)
-
-        return stand_in
-
-
 class Failing(Interrupted):
     """Lets the call of the given number fail, and all later ones too if `for_ever`."""
+
+    reads = True
 
     def __init__(self, number: int, code: int, for_ever: bool) -> None:
         super().__init__(number, self.fail)
@@ -67,21 +48,6 @@ class Failing(Interrupted):
         """Raise OSError."""
         self.number += self.for_ever
         raise OSError(self.code, os.strerror(self.code))
-
-
-def die_before(*_: object) -> NoReturn:
-    """kill -9 just before the call."""
-    os._exit(9)
-
-
-def die_halfway(real: Callable[..., Any], arguments: tuple[Any, ...]) -> NoReturn:
-    """kill -9 after the call, and after half of the bytes if it writes."""
-    if len(arguments) == 2 and isinstance(arguments[1], bytes | memoryview):
-        arguments = (arguments[0], arguments[1][: len(arguments[1]) // 2])
-    try:
-        real(*arguments)
-    finally:
-        os._exit(9)
 
 
 def crash(number: int, deed: Callable[..., Any], out: Path, **changes: Any) -> bool:
@@ -189,3 +155,20 @@ def test_killed_from_outside_at_random_times(tmp_path: Path) -> None:
             process.wait()
         subprocess.run([*command, str(out)], check=True, env=ENVIRONMENT)
         assert tree(out) == tree(tmp_path / "clean")
+
+
+@pytest.mark.parametrize("name", ["symlink", "replace", "fsync"])
+def test_a_link_stopped_halfway_leaves_nothing_temporary(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C after any call: the link is whole or absent."""
+    real = getattr(os, name)
+
+    def stopped(*arguments: Any, **options: Any) -> NoReturn:
+        real(*arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, name, stopped)
+    with pytest.raises(KeyboardInterrupt):
+        link_atomic(tmp_path / "link", tmp_path / "target")
+    assert [path.name for path in tmp_path.iterdir()] == ([] if name == "symlink" else ["link"])

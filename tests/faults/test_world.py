@@ -1,4 +1,4 @@
-"""The world itself: complete, repeatable, and its children end as commands do."""
+"""The children that are forked from the tests end as commands do."""
 
 from __future__ import annotations
 
@@ -6,16 +6,7 @@ import os
 import signal
 from pathlib import Path
 
-import pytest
-from world import STAGES, World, leftovers, tree
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_makes_the_same_bytes_again(world: World, stage: str, tmp_path: Path) -> None:
-    again = world.before(stage, tmp_path / "again")
-    assert again.perform(stage).status == 0
-    assert tree(again.root / stage) == tree(world.root / stage)
-    assert not leftovers(again.root / stage)
+from world import World, tree
 
 
 def test_how_a_child_ended_is_told(world: World, tmp_path: Path) -> None:
@@ -23,3 +14,9 @@ def test_how_a_child_ended_is_told(world: World, tmp_path: Path) -> None:
     assert here.perform("crf", "--iterations", "-1").status == 2
     killed = here.perform("crf", sabotage=lambda: os.kill(os.getpid(), signal.SIGKILL))
     assert killed.status == -signal.SIGKILL
+
+
+def test_worker_processes_work_on_request(world: World, tmp_path: Path) -> None:
+    here = world.before("crf", tmp_path / "here")
+    assert here.perform("crf", "--workers", "1", processes=True).status == 0
+    assert tree(here.root / "crf") == tree(world.root / "crf")

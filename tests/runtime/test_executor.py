@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import children, left_after
 
 from wsss_cli.errors import EnvironmentProblemError, ItemError, UsageError
 from wsss_cli.runtime import executor
@@ -157,7 +158,7 @@ def test_deaths_in_a_row_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_worker_killed_while_idle_costs_no_item(monkeypatch: pytest.MonkeyPatch) -> None:
     """An item given to a worker that has died meanwhile goes to another."""
     monkeypatch.setattr(executor, "_LOOK_AHEAD", 1)  # an item is fetched only when the worker is idle
-    others = _children(os.getpid())  # an earlier training may have left Python's own helpers
+    others = children(os.getpid())  # an earlier training may have left Python's own helpers
     results = run_isolated(OBEY, _kill_children_between(["a", "b", "c"], others), workers=1)
 
     assert list(results) == [("a", "aa"), ("b", "bb"), ("c", "cc")]
@@ -165,15 +166,10 @@ def test_a_worker_killed_while_idle_costs_no_item(monkeypatch: pytest.MonkeyPatc
 
 def _kill_children_between(values: list[str], others: set[int]) -> Iterator[tuple[str, str]]:
     for value in values:
-        for child in _children(os.getpid()) - others:
+        for child in children(os.getpid()) - others:
             os.kill(child, signal.SIGKILL)
         time.sleep(0.1)
         yield value, value
-
-
-def _children(parent: int) -> set[int]:
-    text = Path(f"/proc/{parent}/task/{parent}/children").read_text()
-    return {int(word) for word in text.split()}
 
 
 def test_items_are_fetched_as_they_are_needed() -> None:
@@ -194,13 +190,13 @@ def test_items_are_fetched_as_they_are_needed() -> None:
 
 def test_workers_are_gone_when_the_results_are_not_wanted() -> None:
     """Leaving the loop early ends the processes."""
-    others = _children(os.getpid())
+    others = children(os.getpid())
     results = run_isolated(OBEY, [(str(n), "a") for n in range(9)], workers=2)
     next(results)
-    assert _children(os.getpid()) - others
+    assert children(os.getpid()) - others
     results.close()  # type: ignore[attr-defined]
 
-    assert _children(os.getpid()) - others == set()
+    assert children(os.getpid()) - others == set()
 
 
 def test_workers_are_light_and_single_threaded() -> None:
@@ -245,19 +241,8 @@ def test_no_orphan_outlives_its_parent(how: signal.Signals, tmp_path: Path) -> N
         time.sleep(0.02)
     parent.send_signal(how)
     parent.wait(120)
-    deadline = time.monotonic() + 2
-    while any(_alive(worker) for worker in workers) and time.monotonic() < deadline:
-        time.sleep(0.02)
 
-    assert [worker for worker in workers if _alive(worker)] == []
-
-
-def _alive(process: int) -> bool:
-    try:
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
+    assert left_after(2, workers) == []
 
 
 def test_work_in_this_process_gives_what_workers_give() -> None:

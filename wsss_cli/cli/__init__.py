@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import io
 import os
@@ -9,10 +10,10 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import typer
 
@@ -63,15 +64,21 @@ def wsss(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     _open_streams()
-    with _clean_stop():
+    with _Stops() as stops:
         try:
             code = _outcome(list(sys.argv[1:] if argv is None else argv))
+            stops.over = True
+        except (KeyboardInterrupt, Terminated) as stop:  # a second one, before the line above
+            stops.over = True
+            code = _stop_code(stop)
         except BrokenPipeError:
             code = READER_GONE
-    if code == READER_GONE:
-        _forget_reader()
-    elif code >= STOPPED:
-        console.write_line("wsss: stopped; the same command continues from here.")
+        if code == READER_GONE:
+            _forget_reader()
+        elif code >= STOPPED:
+            console.write_line("wsss: stopped; the same command continues from here.")
+            # So that one more Ctrl-C gives no traceback while Python tidies up.
+            atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
     return code
 
 
@@ -94,10 +101,10 @@ def _outcome(arguments: list[str]) -> int:
         return _report(error)
     except _TyperUsageError as error:
         return _report(UsageError(_sentence(error)))
-    except (KeyboardInterrupt, typer.Abort):
+    except typer.Abort:
         return INTERRUPTED
-    except Terminated as stop:
-        return stop.exit_code
+    except (KeyboardInterrupt, Terminated) as stop:
+        return _stop_code(stop)
     except BrokenPipeError:
         raise
     except Exception as error:
@@ -137,22 +144,35 @@ def _as_code(code: object) -> int:
     return code if isinstance(code, int) else 0 if code is None else BUG
 
 
-@contextmanager
-def _clean_stop() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into an exception, so that every `with` on the way is left in order."""
+def _stop_code(stop: BaseException) -> int:
+    return stop.exit_code if isinstance(stop, Terminated) else INTERRUPTED
 
-    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a handler
-        raise Terminated(number)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+class _Stops:
+    """Turns SIGINT, SIGTERM and SIGHUP into exceptions, so that every `with` on the way is left in order.
+
+    A second one interrupts the tidying up. Once the command is `over` they change nothing any more, and one that the
+    caller ignores stays ignored: `nohup wsss ...` outlives its terminal.
+    """
+
+    def __init__(self) -> None:
+        self.over = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._stop)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of a handler
+        if not self.over:
+            raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
 
 
 def _open_streams() -> None:

@@ -80,12 +80,15 @@ def link_atomic(path: Path, target: Path) -> None:
     temporary = path.with_name(TEMPORARY_PREFIX + secrets.token_hex(6))
     try:
         _make_folders(path.parent)
-        temporary.symlink_to(target)
-        os.replace(temporary, path)  # noqa: PTH105 - as in write_atomic
+        try:
+            temporary.symlink_to(target)
+            os.replace(temporary, path)  # noqa: PTH105 - as in write_atomic
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
         sync_folder(path.parent)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         _refuse(path, error)
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +11,7 @@ from typing import Any
 
 from wsss_cli import __version__
 from wsss_cli.config import item_limit
+from wsss_cli.data.environment import environment
 from wsss_cli.data.files import parse_json, read_regular_file, sha256
 from wsss_cli.data.journal import ITEMS, Journal, ids_fingerprint, read_journal
 from wsss_cli.data.journal import NAME as JOURNAL
@@ -180,6 +178,7 @@ def compose(
     extras: Mapping[str, str],
     journal: Journal,
     started: str,
+    device: str,
 ) -> dict[str, Any]:
     """The manifest of a run that stands at `status`; `head` is its configuration, classes, inputs and facts."""
     ended = status != "running"
@@ -196,7 +195,7 @@ def compose(
         "extras": dict(sorted(extras.items())),
         "started": started,
         "finished": now() if ended else None,
-        "environment": environment(),
+        "environment": environment(device),
     }
     return {**manifest, _SEAL: _seal(manifest)}
 
@@ -259,14 +258,3 @@ def _plain_leaf(value: Any) -> Any:
 def now() -> str:
     """The time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def environment() -> dict[str, Any]:
-    """Versions and machine, for readers of the manifest; no decision rests on it."""
-    result: dict[str, Any] = {"python": platform.python_version(), "wsss": __version__}
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        result["torch"] = str(torch.__version__)
-    result["platform"] = platform.platform()
-    result["threads"] = torch.get_num_threads() if torch is not None else os.cpu_count()
-    return result

@@ -62,7 +62,7 @@ class Output:
     ) -> None:
         self.path, self.stage, self.suffix = path, stage, suffix
         self.ids = tuple(sorted(ids))
-        self.dry_run = execution.dry_run
+        self.dry_run, self._device = execution.dry_run, execution.device
         self.journal = Journal()
         self.extras: dict[str, str] = {}  # name -> sha256 of the whole files beside the items
         self.begun = False  # whether this run has changed anything
@@ -162,7 +162,7 @@ class Output:
         return manifests.compose(
             self.stage, status, {**self._head, "root": self._root} if beside else self._head,
             counts={"total": len(self.ids), "done": done, "failed": failed}, ids=self.ids, suffix=self.suffix,
-            extras=self.extras, journal=journal, started=self._started,
+            extras=self.extras, journal=journal, started=self._started, device=self._device,
         )  # fmt: skip
 
     def note(self, text: str) -> None:

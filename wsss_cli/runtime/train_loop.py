@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -157,7 +160,7 @@ def batches(data: Dataset[Any], recipe: Recipe, start: int, workers: int) -> tup
     context = "forkserver" if workers else None
     loader = DataLoader(
         _Careful(data), batch_sampler=sampler, num_workers=workers, multiprocessing_context=context,
-        collate_fn=_collate,
+        collate_fn=_collate, worker_init_fn=_end_with_training,
     )  # fmt: skip
     return sampler.steps, _arrived(iter(loader))
 
@@ -208,6 +211,21 @@ def _lost(error: Exception) -> EnvironmentProblemError:
         f"A process that loads images was lost ({why}). Free memory or pass fewer --workers, and run the same "
         "command again: it continues from the last epoch that was kept."
     )
+
+
+def _end_with_training(_: int) -> None:
+    """End this loading process when the training is gone, even by kill -9.
+
+    Torch watches the process above it, but that is Python's fork server, which lives as long as its children do.
+    """
+    training = multiprocessing.parent_process()
+    assert training is not None
+
+    def watch() -> None:
+        training.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 Losses = Callable[[Any, int, int, int], dict[str, Tensor]]  # (batch, epoch, step, steps) -> terms

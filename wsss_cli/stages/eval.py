@@ -99,7 +99,8 @@ def run(
     if execution.dry_run:
         return Summary("eval", out, None, {}, {**as_dict(config), "images": len(ids)})
     if complete:
-        return Summary("eval", out, None, {}, _headline(read_json(out / METRICS)))
+        with folder(execution, Silent()):  # a run that was killed at its very end leaves the file of its lock
+            return Summary("eval", out, None, {}, _headline(read_json(out / METRICS)))
     tally, sweep = _score(sides, ids, config, reporter)  # before the folder: what is refused leaves none
     figures = _figures(tally, sweep, sides.classes)
     with folder(execution, reporter) as stage:

@@ -9,7 +9,6 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -17,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from wsss_cli import __version__
 from wsss_cli.config import CamsConfig, CrfConfig, Execution, TrainClsConfig, TrainSegConfig
+from wsss_cli.data.environment import versions
 from wsss_cli.data.images import ImageFacts
 from wsss_cli.errors import ItemError
 from wsss_cli.nets.backbones.load import load_backbone
@@ -27,7 +26,6 @@ from wsss_cli.ops.crf import Pairwise
 from wsss_cli.ops.crf_mask import CrfWork
 from wsss_cli.runtime.executor import run_isolated
 
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "scikit-image", "tifffile", "pydensecrf2")
 GIB, MIB, MINUTE = 1 << 30, 1 << 20, 60
 MODEL = "deit_tiny_patch16_224"  # whose speed is measured
 SIDE = 224
@@ -47,9 +45,7 @@ def environment(device: torch.device, execution: Execution) -> dict[str, Any]:
     """Versions and means, as JSON values."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
-        "wsss": __version__,
-        "python": platform.python_version(),
-        **{package: _version(package) for package in PACKAGES},
+        **versions(),
         "device": f"{device} ({name})",
         "cores": len(os.sched_getaffinity(0)),
         "workers": execution.workers or len(os.sched_getaffinity(0)),
@@ -57,13 +53,6 @@ def environment(device: torch.device, execution: Execution) -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB, 1),
         "free_disk_gib": round(shutil.disk_usage(Path.cwd()).free / GIB, 1),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def network_speed(device: torch.device) -> tuple[float, float]:
