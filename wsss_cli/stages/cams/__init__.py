@@ -16,7 +16,7 @@ from wsss_cli.data.checkpoints import Checkpoint, read_checkpoint
 from wsss_cli.data.files import sha256
 from wsss_cli.data.image_folder import image_facts
 from wsss_cli.data.images import read_image, read_regular
-from wsss_cli.data.limits import MAX_PIXELS, MAX_TILED_PIXELS, most_bytes
+from wsss_cli.data.limits import allowed, most_bytes
 from wsss_cli.data.run import Run
 from wsss_cli.data.samples import Sample, Unlabelled, find_images, match, select
 from wsss_cli.errors import ItemError, RejectedInputError
@@ -84,7 +84,8 @@ def run(
         for note in work.notes(config):
             reporter.note(note)
         seed_everything(0)
-        localiser = Localiser(method, localise, views, config, trained.about, device, kept, reading)
+        limit = allowed(execution, tiled=config.tile > 0)
+        localiser = Localiser(method, localise, views, config, trained.about, device, kept, reading, limit)
         _localise_all(folder, work, localiser, reporter)
     return Summary(
         "cams", out, folder.counts, folder.failures, {"method": config.method, "tags": work.origin}
@@ -177,11 +178,10 @@ def _localise_one(
     folder: Run, sample: Sample, tags: tuple[int, ...] | None, localiser: Localiser, reporter: Reporter
 ) -> None:
     asked = "predicted" if tags is None else ",".join(map(str, tags))
-    limit = MAX_TILED_PIXELS if localiser.config.tile else MAX_PIXELS
-    digest = sha256(read_regular(sample.path, most_bytes(limit)))
+    digest = sha256(read_regular(sample.path, most_bytes(localiser.max_pixels)))
     if folder.finished(sample.id, {"image": digest, "tags": asked}):
         return
-    image, digest = read_image(sample.path, localiser.reading, max_pixels=limit)
+    image, digest = read_image(sample.path, localiser.reading, max_pixels=localiser.max_pixels)
     cam = localiser.cam(image, tags, lambda tile, of: reporter.advance(0, tile=tile, of=of))
     folder.write(
         sample.id,
