@@ -10,6 +10,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import secrets
 import socket
@@ -190,7 +191,10 @@ def parse_json(payload: bytes, where: str, error: type[WsssError] = RejectedInpu
     """`payload` as JSON, as strictly as `read_json`; `where` names it in the message."""
     try:
         return json.loads(
-            payload.decode("utf-8-sig"), object_pairs_hook=_unique_keys, parse_constant=_no_constant
+            payload.decode("utf-8-sig"),
+            object_pairs_hook=_unique_keys,
+            parse_constant=_no_constant,
+            parse_float=_finite,
         )
     except RecursionError:
         raise error(f"{where} is nested too deeply.") from None
@@ -205,6 +209,13 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f"the key '{show(twice)}' stands twice")
     return result
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):  # 1e999, which could not be written again
+        raise ValueError(f"{text[:40]} is too large a number")
+    return number
 
 
 def _no_constant(name: str) -> NoReturn:

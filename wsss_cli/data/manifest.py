@@ -14,7 +14,7 @@ from typing import Any
 
 from wsss_cli import __version__
 from wsss_cli.config import item_limit
-from wsss_cli.data.files import parse_json, read_regular_file, sha256
+from wsss_cli.data.files import json_bytes, parse_json, read_regular_file, sha256
 from wsss_cli.data.journal import ITEMS, Journal, ids_fingerprint, read_journal
 from wsss_cli.data.journal import NAME as JOURNAL
 from wsss_cli.errors import OutputMismatchError, TooManyFailuresError, UsageError, WsssError
@@ -25,6 +25,7 @@ SCHEMA = 1
 REMEDY = "Pass --overwrite or another --out."
 # Stages that are a folder inside another command's: stage -> (that command, the folder's name).
 PARTS = {"refine-labels": ("refine", "labels")}
+_SEAL = "seal"
 _STATUSES = ("running", "complete", "partial")
 _PER_RUN = ("started", "finished", "environment", "version")
 _LONGEST_VALUE = 60
@@ -40,6 +41,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "extras": dict,
     "items": (str, type(None)),
 }
+_KEYS = {*_TYPES, *_PER_RUN, _SEAL, "schema", "status", "counts", "root"}
 
 
 def read_manifest(folder: Path, error: type[WsssError]) -> dict[str, Any] | None:
@@ -55,7 +57,20 @@ def read_manifest(folder: Path, error: type[WsssError]) -> dict[str, Any] | None
         )
     if not isinstance(value, dict) or not _is_manifest(value):
         raise error(f"{show(path)} is not the manifest of a stage. {REMEDY}")
+    if value.pop(_SEAL, None) not in (None, _seal(value)):  # earlier versions wrote none
+        raise OutputMismatchError(
+            f"{show(path)} has changed since {maker(value['stage'])} wrote it. {REMEDY}"
+        )
     return value
+
+
+def payload(manifest: Mapping[str, Any]) -> bytes:
+    """The bytes of a manifest's file, sealed: a later change of what decisions rest on is noticed."""
+    return json_bytes({**manifest, _SEAL: _seal(manifest)})
+
+
+def _seal(manifest: Mapping[str, Any]) -> str:
+    return sha256(json_bytes({key: value for key, value in manifest.items() if key not in _PER_RUN}))
 
 
 def _is_manifest(value: Mapping[str, Any]) -> bool:
@@ -66,11 +81,15 @@ def _is_manifest(value: Mapping[str, Any]) -> bool:
         return False
     if value.get("root", ITEMS) not in (ITEMS, ""):
         return False
-    # Names become paths, so none of them may lead out of the folder.
-    named = all(
-        Path(name).name == name and isinstance(digest, str) for name, digest in value["extras"].items()
-    )
+    if not value.keys() <= _KEYS or not all(isinstance(name, str) for name in value["classes"]):
+        return False
+    named = all(_is_name(name) and isinstance(digest, str) for name, digest in value["extras"].items())
     return named and re.fullmatch(r"(\.[A-Za-z0-9]+)?", value["suffix"]) is not None
+
+
+def _is_name(name: str) -> bool:
+    """Whether it can be that of a file in the folder: names become paths, and none may lead out of it."""
+    return name.isprintable() and name not in ("", "..", ITEMS) and Path(name).name == name
 
 
 def read_whole_journal(folder: Path, manifest: Mapping[str, Any]) -> Journal:
