@@ -11,7 +11,7 @@ from PIL import Image
 
 from wsss_cli.config import Execution
 from wsss_cli.data.cams import Cam, encode_cam
-from wsss_cli.data.checkpoints import encode_checkpoint
+from wsss_cli.data.checkpoints import encode_checkpoint, encode_safetensors
 from wsss_cli.data.files import sha256_file
 from wsss_cli.data.masks import encode_mask
 from wsss_cli.data.run import Run
@@ -81,7 +81,7 @@ def write_masks(root: Path) -> None:
 def write_truth(root: Path) -> None:
     """truth/ with a mask of every image, and the names of classes."""
     for number, sample in enumerate(find_images(root / "images")):
-        path = root / "truth" / f"{sample.id}.png"
+        path = root / "truth" / sample.path.relative_to(root / "images")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(encode_mask(mask(number), CLASSES))
     (root / "truth" / "classes.txt").write_text("background\ncat\ndog\n")
@@ -124,6 +124,12 @@ def classifier() -> bytes:
     """A checkpoint of an untrained classifier."""
     seed_everything(0)
     return encode_checkpoint(CLASSIFIER, untrained(CLASSIFIER).state_dict())
+
+
+def weights() -> bytes:
+    """The weights of that classifier alone."""
+    seed_everything(0)
+    return encode_safetensors(untrained(CLASSIFIER).state_dict())
 
 
 def segmenter() -> bytes:

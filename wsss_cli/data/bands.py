@@ -135,7 +135,7 @@ def _is_chain(payload: bytes) -> bool:
             room -= place - offset
             if room < 0:
                 return False
-    except struct.error:  # it is cut off; what follows tells that
+    except (struct.error, OverflowError):  # it is cut off; what follows tells that
         return True
     return True
 
