@@ -20,6 +20,8 @@ import scenes
 import torch
 from world import Outcome, forked
 
+from wsss_cli.data.checkpoints import decode_checkpoint, encode_checkpoint
+from wsss_cli.errors import RejectedInputError
 from wsss_cli.stages import (  # noqa: F401 - imported once, before any child is forked
     cams,
     eval,  # noqa: A004
@@ -301,6 +303,42 @@ def test_no_file_does_harm_anywhere(name: str, place: Path, tmp_path: Path, larg
         if make in LARGE:
             large[make] = payload
         harmless(name, make, folder, payload)
+
+
+ODD: tuple[Any, ...] = (
+    *(None, -1, "", "../x", [], {}, [None], ["a", "a"], ["a\nb", "c"], float("nan"), [float("nan")] * 3),
+    *(10**30, True, torch.zeros(3)),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "entry", ["method", "backbone", "classes", "mean", "std", "image_size", "options", "reading"]
+)
+def test_a_forged_description_is_refused(entry: str, tmp_path: Path) -> None:
+    """What a checkpoint says of itself is checked before anything is built from it."""
+    for odd in ODD:
+        fits = (entry in ("options", "reading") and odd == {}) or (
+            entry == "backbone" and isinstance(odd, str)
+        )
+        if fits or (entry == "method" and isinstance(odd, str)):
+            continue  # names are looked up, and options compared, where they are used
+        payload = encode_checkpoint({**scenes.CLASSIFIER, entry: odd}, {})
+        with pytest.raises(RejectedInputError, match=f"its entry '{entry}' cannot be used"):
+            decode_checkpoint(payload, tmp_path / "x", "classifier")
+
+
+def test_a_forged_description_ends_a_stage(place: Path, tmp_path: Path) -> None:
+    """As an error of the file, also where an entry is missing."""
+    lacking = {key: value for key, value in scenes.SEGMENTER.items() if key != "mean"}
+    for number, (name, about) in enumerate(
+        (
+            ("cams", {**scenes.CLASSIFIER, "backbone": "vit:width=6,heads=7"}),
+            ("predict", {**scenes.SEGMENTER, "classes": [*scenes.CLASSES, "more"]}),
+            ("predict", lacking),
+        )
+    ):
+        outcome = attempt(name, encode_checkpoint(about, {}), here(place, tmp_path / str(number)))
+        assert outcome.status in (2, 4), outcome
 
 
 def test_the_watch_sees(tmp_path: Path) -> None:

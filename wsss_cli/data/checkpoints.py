@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from wsss_cli import __version__
 from wsss_cli.data.files import sha256
 from wsss_cli.data.manifest import read_manifest
 from wsss_cli.errors import OutputMismatchError, RejectedInputError, UnsafeFileError, WsssError
-from wsss_cli.text import show
+from wsss_cli.text import class_names, show
 
 SCHEMA = 1
 KINDS = {
@@ -85,6 +86,7 @@ def decode_checkpoint(payload: bytes, path: Path, *kinds: str) -> Checkpoint:
         found = KINDS.get(str(about.get("kind")), ("something else",))[0]
         name, made, _ = KINDS[kinds[0]]
         raise RejectedInputError(f"{show(path)} holds {found}. Pass {name}, {made}.")
+    _require_entries(path, about)
     _require_tensors(path, whole["state"])
     return Checkpoint(about, whole["state"], sha256(payload))
 
@@ -157,6 +159,53 @@ def _open(path: Path, payload: bytes) -> Any:
         raise RejectedInputError(
             f"{show(path)} is damaged or no checkpoint: it cannot be opened. Make it again."
         ) from error
+
+
+def _is_colour(value: Any) -> bool:
+    """Whether these are three finite numbers, as a mean or a deviation is."""
+    listed = isinstance(value, list | tuple) and len(value) == 3
+    return listed and all(type(number) in (int, float) and math.isfinite(number) for number in value)
+
+
+def _is_list_of_classes(value: Any) -> bool:
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+        return False
+    try:
+        return len(class_names(value, "the checkpoint")) == len(value)
+    except RejectedInputError:
+        return False
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _LARGEST_COUNT
+
+
+_LARGEST_COUNT = 1 << 20
+_SMALLEST_IMAGE = 16  # pixels a side; of less a network leaves nothing
+_ENTRIES: dict[str, Callable[[Any], bool]] = {  # what an entry of `about` must be where it is there
+    **dict.fromkeys(("method", "backbone"), lambda value: isinstance(value, str)),
+    **dict.fromkeys(("options", "reading", "configuration"), lambda value: isinstance(value, dict)),
+    **dict.fromkeys(("mean", "std"), _is_colour),
+    **dict.fromkeys(("max_side", "class_tokens"), _is_count),
+    "image_size": lambda value: _is_count(value) and value >= _SMALLEST_IMAGE,
+    "classes": _is_list_of_classes,
+}
+_NEEDED = {
+    "classifier": ("method", "backbone", "classes", "mean", "std", "image_size"),
+    "segmenter": ("classes", "mean", "std"),
+}  # the refiner that takes edges looks at theirs
+
+
+def _require_entries(path: Path, about: Mapping[str, Any]) -> None:
+    """RejectedInputError where the description lacks an entry, or has one that no training writes."""
+    if about["kind"] not in _NEEDED:
+        return
+    lacking = [name for name in _NEEDED[about["kind"]] if name not in about]
+    wrong = [name for name, fits in _ENTRIES.items() if name in about and not fits(about[name])]
+    if lacking:
+        raise RejectedInputError(f"{show(path)} lacks '{lacking[0]}', which its kind has. Train it again.")
+    if wrong:
+        raise RejectedInputError(f"{show(path)}: its entry '{wrong[0]}' cannot be used. Train it again.")
 
 
 def _require_stored(payload: bytes) -> None:
