@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -68,14 +68,15 @@ def write_labels(root: Path) -> None:
     (root / "labels.csv").write_text("\n".join(["image,classes", *rows]) + "\n")
 
 
-def write_cams(root: Path) -> None:
-    """cams/ with maps of every image."""
-    _write(root, "cams", ".npz", lambda number: encode_cam(_cam(number)))
+def write_cams(root: Path, payloads: Mapping[str, bytes] | None = None) -> None:
+    """cams/ with maps of every image; `payloads` are the files of some ids."""
+    known = payloads or {}
+    _write(root / "cams", "cams", ".npz", lambda number, id_: known.get(id_) or encode_cam(_cam(number)))
 
 
 def write_masks(root: Path) -> None:
     """masks/, as 'wsss pseudo-labels' would write it."""
-    _write(root, "masks", ".png", lambda number: encode_mask(mask(number), CLASSES), "pseudo-labels")
+    _write(root / "masks", "pseudo-labels", ".png", lambda number, _: encode_mask(mask(number), CLASSES))
 
 
 def write_truth(root: Path) -> None:
@@ -94,18 +95,20 @@ def _cam(number: int) -> Cam:
     return Cam(maps, np.array(classes), SIZE, np.full(len(classes), 0.9, np.float32))
 
 
-def _write(root: Path, name: str, suffix: str, content: Callable[[int], bytes], stage: str = "") -> None:
-    samples = find_images(root / "images")
+def _write(out: Path, stage: str, suffix: str, content: Callable[[int, str], bytes]) -> None:
+    images = (out.parent / "images").resolve()
+    samples = find_images(images)
     with Run(
-        root / name, stage or name, configuration={"method": "cam"}, classes=CLASSES,
-        inputs={"images": {"path": str(root / "images"), "fingerprint": "0"}},
+        out, stage, configuration={"method": "cam"}, classes=CLASSES,
+        inputs={"images": {"path": str(images), "fingerprint": "0"}},
         ids=[sample.id for sample in samples], suffix=suffix,
-        facts={"images": str((root / "images").resolve()), "ignore": 255},
+        facts={"images": str(images), "ignore": 255},
         execution=Execution(), reporter=Silent(),
     ) as run:  # fmt: skip
         for number, sample in enumerate(samples):
             facts = {"classes": list(tags(number)), "size": list(SIZE)}
-            run.write(sample.id, content(number), inputs={"image": sha256_file(sample.path)}, **facts)
+            payload = content(number, sample.id)
+            run.write(sample.id, payload, inputs={"image": sha256_file(sample.path)}, **facts)
 
 
 ABOUT = {

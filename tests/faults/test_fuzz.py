@@ -204,6 +204,14 @@ def maps() -> Cam:
     )
 
 
+def packed(cam: Cam) -> bytes:
+    """A cams file that numpy has compressed."""
+    stream = io.BytesIO()
+    arrays = {"maps": cam.maps.astype(np.float16), "classes": cam.classes, "scores": cam.scores}
+    np.savez_compressed(stream, **arrays, size=np.array(cam.size))
+    return stream.getvalue()
+
+
 def npy(value: Any) -> bytes:
     stream = io.BytesIO()
     np.save(stream, np.array(value, dtype=object), allow_pickle=True)
@@ -219,12 +227,9 @@ FOREIGN = [
 TABLE = npy({"a/1": np.array([1, 0], np.float32), "b": np.array([0, 1], np.float32)})
 NETWORK = {"trunk.weight": torch.zeros(2, 3), "head.bias": torch.ones(2)}
 ABOUT = {
-    "kind": "classifier",
-    "method": "cam",
-    "backbone": "tiny",
-    "image_size": 32,
-    "classes": ["cat", "dog"],
-}
+    "kind": "classifier", "method": "cam", "backbone": "tiny", "image_size": 32, "classes": ["cat", "dog"],
+    "mean": [0.5] * 3, "std": [0.5] * 3,
+}  # fmt: skip
 MASKS = [
     encode_mask(np.arange(12, dtype=np.uint8).reshape(3, 4) % 3, ("cat", "dog")),
     encode_mask(np.zeros((3, 4), np.uint16), tuple(f"c{number}" for number in range(300))),
@@ -249,7 +254,11 @@ def readers(folder: Path) -> dict[str, tuple[Reader, Sequence[bytes], Sequence[b
         kind: (read_picture, seeds, NUMBERS) for kind, seeds in IMAGES.items()
     }
     found["masks"] = (lambda data: decode_mask(data, classes=None), MASKS, NUMBERS)
-    found["cams"] = (lambda data: decode_cam(data, classes=4), [encode_cam(maps())], [*NUMBERS, *TEXT])
+    found["cams"] = (
+        lambda data: decode_cam(data, classes=4),
+        [encode_cam(maps()), packed(maps())],
+        [*NUMBERS, *TEXT],
+    )
     found["foreign-cams"] = (
         lambda data: decode_foreign_cam(data, "x", (12, 16)), FOREIGN, PICKLE,
     )  # fmt: skip

@@ -20,8 +20,9 @@ import scenes
 import torch
 from world import Outcome, forked
 
+from wsss_cli.data.cams import decode_cam
 from wsss_cli.data.checkpoints import decode_checkpoint, encode_checkpoint
-from wsss_cli.errors import RejectedInputError
+from wsss_cli.errors import ItemError, RejectedInputError
 from wsss_cli.stages import (  # noqa: F401 - imported once, before any child is forked
     cams,
     eval,  # noqa: A004
@@ -303,6 +304,17 @@ def test_no_file_does_harm_anywhere(name: str, place: Path, tmp_path: Path, larg
         if make in LARGE:
             large[make] = payload
         harmless(name, make, folder, payload)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_maps_packed_to_a_bomb(method: int) -> None:
+    """What unpacks without bound is not unpacked."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method) as archive:
+        for name in ("maps", "classes", "size", "scores"):
+            archive.writestr(f"{name}.npy", header("(4,)", "<f2") + bytes(1 << 20))
+    with pytest.raises(ItemError, match="compressed in an unusual way"):
+        decode_cam(stream.getvalue(), classes=2)
 
 
 ODD: tuple[Any, ...] = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from wsss_cli.config import Execution
 from wsss_cli.data import resume
 from wsss_cli.data.checkpoints import read_checkpoint, read_weights
 from wsss_cli.data.clearing import RESUME
+from wsss_cli.data.files import sha256
 from wsss_cli.data.folder import read_item, read_run
 from wsss_cli.data.run import Run
 from wsss_cli.errors import ItemError, OutputMismatchError, RejectedInputError
@@ -138,3 +140,38 @@ def test_stages_say_so(
     said = capsys.readouterr().err
     assert "Traceback" not in said
     assert path.name in said or path.stem in said
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "per_image.csv"])
+def test_a_report_of_other_figures_is_refused(
+    name: str, place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Figures that were damaged since (7), and figures that no evaluation writes (4), are on no page."""
+    out = tmp_path / "eval"
+    assert (
+        cli.main(["eval", f"{place}/masks", "--truth", f"{place}/truth", "--out", str(out), "--quiet"]) == 0
+    )
+    report = [
+        "report",
+        f"{place}/masks",
+        str(out),
+        "--out",
+        str(tmp_path / "x.html"),
+        "--quiet",
+        "--overwrite",
+    ]
+    assert cli.main(report) == 0
+    whole = (out / name).read_bytes()
+    (out / name).write_bytes(whole.replace(b"p0", b"p1").replace(b"miou", b"mioo"))
+    assert cli.main(report) == 7
+    for odd in (b"\xff", b"[1]", b'{"per_class": 3}', b'{"curve": [1]}', b"image,miou\np0,x\n"):
+        forge(out, name, odd)
+        assert cli.main(report) in (0, 4), capsys.readouterr().err
+
+
+def forge(out: Path, name: str, payload: bytes) -> None:
+    """Replace a listed file, and say so in the manifest, as somebody would who knows how."""
+    (out / name).write_bytes(payload)
+    manifest = json.loads((out / "manifest.json").read_text())
+    manifest["extras"][name] = sha256(payload)
+    (out / "manifest.json").write_text(json.dumps({**manifest, "seal": None}))

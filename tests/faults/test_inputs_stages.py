@@ -131,3 +131,58 @@ def test_bad_images_cost_themselves(
         assert name in said
     assert "Traceback" not in said
     assert not list(place.rglob(".wsss-tmp-*"))
+
+
+def raw(**changes: Any) -> bytes:
+    """A cams file with such arrays, right or wrong."""
+    stream = io.BytesIO()
+    arrays = {
+        "maps": np.full((1, 6, 8), 0.5, np.float16), "classes": np.array([0]), "size": np.array(scenes.SIZE),
+        "scores": np.ones(1, np.float32),
+    }  # fmt: skip
+    np.savez(stream, **{**arrays, **changes})
+    return stream.getvalue()
+
+
+ONE_NAN, ONE_INF = np.full((1, 6, 8), 0.5, np.float16), np.full((1, 6, 8), 0.5, np.float16)
+ONE_NAN[0, 3, 4], ONE_INF[0, 0, 0] = np.nan, np.inf
+MAPS = {  # image -> the maps that it gets, and why they are refused
+    "p0": (raw(maps=ONE_NAN), "cam-not-finite"),
+    "p1": (raw(maps=ONE_INF), "cam-not-finite"),
+    "p2": (raw(classes=np.array([2])), "cam-invalid"),
+    "p3": (raw(size=np.array([25, 32])), "size-mismatch"),
+}
+
+
+@pytest.mark.parametrize("command", ["crf {0}/cams --iterations 1 --workers 1", "pseudo-labels {0}/cams"])
+def test_bad_maps_never_reach_a_mask(command: str, tmp_path: Path) -> None:
+    """One number that is none would make every pixel of the CRF one: it is stopped before, and the others are done."""
+    scenes.write_images(tmp_path)
+    scenes.write_cams(tmp_path, {name: payload for name, (payload, _) in MAPS.items()})
+    words = [*command.format(tmp_path).split(), "--threshold", "0.4", "--out", str(tmp_path / "out")]
+    assert cli.main(words) == 3
+    folder = read_run(tmp_path / "out")
+    expected = {name: reason for name, (_, reason) in MAPS.items()}
+    if folder.stage == "pseudo-labels":
+        del expected["p3"]  # it does not open images; 'wsss train-seg' and 'wsss eval' compare the sizes
+    assert {name: why.partition(":")[0] for name, why in folder.failures.items()} == expected
+    assert set(folder.items) == {*scenes.GOOD} - expected.keys()
+
+
+def test_one_pixel_through_every_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The smallest data set that there is: one image of one pixel with one class."""
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.full((1, 1, 3), 200, np.uint8)).save(tmp_path / "images" / "a.png")
+    (tmp_path / "labels.csv").write_text("image,classes\na,cat\n")
+    monkeypatch.chdir(tmp_path)
+    once = "--epochs 1 --warmup-epochs 0 --backbone tiny --batch-size 1"
+    for words in (
+        f"train-cls images --labels labels.csv --method cam --preset default --restart-epochs 0 {once} --image-size 32",
+        "cams cls/ckpt.pt images --labels labels.csv --scale 1.0",
+        "crf cams --iterations 1 --threshold 0.4 --workers 1",
+        "pseudo-labels crf",
+        f"train-seg pseudo-labels {once} --crop-size 32",
+        "predict seg/ckpt.pt images",
+        "eval predictions --truth pseudo-labels",
+    ):
+        assert cli.main([*words.split(), "--device", "cpu", "--quiet"]) == 0, words

@@ -57,6 +57,7 @@ def write_atomic(path: Path, payload: bytes) -> str:
     temporary = path.with_name(TEMPORARY_PREFIX + secrets.token_hex(6))
     try:
         _make_folders(path.parent)
+        _require_file(path)
         try:
             _write_new(temporary, payload)
             os.replace(temporary, path)  # noqa: PTH105 - tests make this very call fail
@@ -68,6 +69,14 @@ def write_atomic(path: Path, payload: bytes) -> str:
     except OSError as error:
         _refuse(path, error)
     return sha256(payload)
+
+
+def _require_file(path: Path) -> None:
+    """OSError where a device or a pipe stands: replacing /dev/null would take it from the whole machine."""
+    with contextlib.suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)):
+            raise OSError(errno.EINVAL, "a device or a pipe stands in its place")
 
 
 def link_atomic(path: Path, target: Path) -> None:
