@@ -181,13 +181,12 @@ def _is_count(value: Any) -> bool:
 
 
 _LARGEST_COUNT = 1 << 20
-_SMALLEST_IMAGE = 16  # pixels a side; of less a network leaves nothing
 _ENTRIES: dict[str, Callable[[Any], bool]] = {  # what an entry of `about` must be where it is there
     **dict.fromkeys(("method", "backbone"), lambda value: isinstance(value, str)),
     **dict.fromkeys(("options", "reading", "configuration"), lambda value: isinstance(value, dict)),
     **dict.fromkeys(("mean", "std"), _is_colour),
     **dict.fromkeys(("max_side", "class_tokens"), _is_count),
-    "image_size": lambda value: _is_count(value) and value >= _SMALLEST_IMAGE,
+    "image_size": lambda value: _is_count(value) and value > 0,
     "classes": _is_list_of_classes,
 }
 _NEEDED = {
