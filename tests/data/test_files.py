@@ -133,6 +133,16 @@ def test_a_planted_link_is_replaced(tmp_path: Path) -> None:
     assert not (tmp_path / "x").is_symlink()
 
 
+def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
+    """Nor is a device: root could take /dev/null from everybody."""
+    os.mkfifo(tmp_path / "pipe")
+
+    with pytest.raises(EnvironmentProblemError, match="a device or a pipe stands in its place"):
+        write_atomic(tmp_path / "pipe", b"new")
+    assert (tmp_path / "pipe").is_fifo()
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
 def test_nothing_is_appended_through_a_link(tmp_path: Path) -> None:
     """A journal that has become a link is refused."""
     victim = tmp_path / "victim"

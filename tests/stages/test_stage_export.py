@@ -257,8 +257,7 @@ def test_what_a_person_changed_stays(masks: Path, tmp_path: Path, to: str, name:
     hand_over(masks, out, to)
     (out / name).write_text("edited")
     manifest = json.loads((out / "manifest.json").read_text())
-    del manifest["seal"]  # as a folder of an older program has none
-    (out / "manifest.json").write_text(json.dumps({**manifest, "status": status}))
+    (out / "manifest.json").write_text(json.dumps({**manifest, "status": status, "seal": None}))
     with pytest.raises(OutputMismatchError, match=f"'{name}' has changed since it was written"):
         hand_over(masks, out, to)
 
@@ -272,8 +271,7 @@ def test_a_changed_file_that_is_no_longer_made_stays(masks: Path, tmp_path: Path
     out = tmp_path / "out"
     hand_over(masks, out, "voc")
     manifest = json.loads((out / "manifest.json").read_text())
-    del manifest["seal"]  # as a folder of an older program has none
-    (out / "manifest.json").write_text(json.dumps({**manifest, "status": "running"}))
+    (out / "manifest.json").write_text(json.dumps({**manifest, "status": "running", "seal": None}))
     (out / "SegmentationClass/c.png").write_text("edited")
     with pytest.raises(OutputMismatchError, match=r"c\.png' has changed"):
         hand_over(masks, out, "voc", limit=1)
@@ -286,8 +284,7 @@ def test_a_file_that_was_not_listed_in_time_is_taken(masks: Path, tmp_path: Path
     out = tmp_path / "out"
     hand_over(masks, out, "voc")
     manifest = json.loads((out / "manifest.json").read_text())
-    del manifest["seal"]  # as a folder of an older program has none
-    (out / "manifest.json").write_text(json.dumps({**manifest, "status": "running"}))
+    (out / "manifest.json").write_text(json.dumps({**manifest, "status": "running", "seal": None}))
     lines = (out / "items.jsonl").read_bytes()
     (out / "items.jsonl").write_bytes(b"".join(lines.splitlines(keepends=True)[3:]))
     hand_over(masks, out, "voc")
@@ -365,8 +362,7 @@ def test_unfit_folders_are_refused(masks: Path, images: Path, tmp_path: Path) ->
         hand_over(masks, tmp_path / "out", "coco")
     assert hand_over(masks, tmp_path / "out", "rgb").failures == {}
     manifest = json.loads((masks / "manifest.json").read_text())
-    del manifest["seal"]  # as a folder of an older program has none
-    (masks / "manifest.json").write_text(json.dumps({**manifest, "status": "running"}))
+    (masks / "manifest.json").write_text(json.dumps({**manifest, "status": "running", "seal": None}))
     with pytest.raises(RejectedInputError, match="is not finished"):
         hand_over(masks, tmp_path / "out2", "rgb")
 

@@ -22,6 +22,7 @@ from wsss_cli.config import (
     PseudoLabelsConfig,
 )
 from wsss_cli.data import cams as cams_file
+from wsss_cli.data import limits
 from wsss_cli.data.cams import Cam, decode_cam
 from wsss_cli.data.checkpoints import encode_checkpoint
 from wsss_cli.data.folder import read_item, read_run
@@ -232,7 +233,7 @@ def test_large_images_need_tiles(
     seeing: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without tiles an image beyond the limit is refused with a sentence that names them; with tiles it is taken."""
-    monkeypatch.setattr(predict, "MAX_PIXELS", 10_000)
+    monkeypatch.setattr(limits, "MAX_PIXELS", 10_000)
     summary = segment(seeing, scenes, tmp_path / "whole")
     assert list(summary.failures) == ["large"]
     assert "pass --tile 512 to 'wsss cams' or 'wsss predict'" in summary.failures["large"]
@@ -241,7 +242,7 @@ def test_large_images_need_tiles(
 
 def test_the_doctor_names_tiles(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An image between the limits is no error, but needs --tile."""
-    monkeypatch.setattr(doctor, "MAX_PIXELS", 10_000)
+    monkeypatch.setattr(limits, "MAX_PIXELS", 10_000)
     found = doctor.run(scenes, None, CPU, Silent())
     assert not found.errors
     assert any("--tile 512" in text and "large" in text for text in found.warnings)

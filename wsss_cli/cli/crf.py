@@ -65,6 +65,7 @@ def crf(
     device: shared.Device = Execution.device,
     workers: shared.Workers = Execution.workers,
     max_failures: shared.MaxFailures = Execution.max_failures,
+    max_pixels: shared.MaxPixels = Execution.max_pixels,
     allow_failed: shared.AllowFailed = "",
 ) -> None:
     """Snap the maps to the edges of the image."""

@@ -39,6 +39,7 @@ def doctor(
     config_file: shared.ConfigFile = None,
     device: shared.Device = Execution.device,
     workers: shared.Workers = Execution.workers,
+    max_pixels: shared.MaxPixels = Execution.max_pixels,
 ) -> None:
     """Look for what would go wrong with this machine, these images, these labels; ends with 4 if something would."""
     if images is None and (labels is not None or listing is not None):

@@ -43,6 +43,7 @@ def import_cams(
     device: shared.Device = Execution.device,
     workers: shared.Workers = Execution.workers,
     max_failures: shared.MaxFailures = Execution.max_failures,
+    max_pixels: shared.MaxPixels = Execution.max_pixels,
     allow_failed: shared.AllowFailed = "",
 ) -> None:
     """Turn another pipeline's class maps into a cams folder."""

@@ -109,6 +109,14 @@ Precision = Annotated[str, _running("--precision", help="auto, fp32, bf16 or fp1
 MaxFailures = Annotated[
     str, _running("--max-failures", metavar="N|P%", help="Stop early once more items than this failed.")
 ]
+MaxPixels = Annotated[
+    str,
+    _running(
+        "--max-pixels",
+        metavar="N",
+        help="Refuse larger images, such as 2e8; default: 64 million, with --tile and in the stages after it 1,000.",
+    ),
+]
 AllowFailed = Annotated[
     str, _running("--allow-failed", metavar="N|P%", help="End with 0 when no more items than this failed.")
 ]

@@ -47,6 +47,7 @@ def pseudo_labels(
     device: shared.Device = Execution.device,
     workers: shared.Workers = Execution.workers,
     max_failures: shared.MaxFailures = Execution.max_failures,
+    max_pixels: shared.MaxPixels = Execution.max_pixels,
     allow_failed: shared.AllowFailed = "",
 ) -> None:
     """Turn maps into masks with an ignore band."""

@@ -76,6 +76,7 @@ def refine(
     device: shared.Device = Execution.device,
     workers: shared.Workers = Execution.workers,
     max_failures: shared.MaxFailures = Execution.max_failures,
+    max_pixels: shared.MaxPixels = Execution.max_pixels,
     allow_failed: shared.AllowFailed = "",
 ) -> None:
     """Carry the maps over whole objects, up to their edges."""

@@ -161,6 +161,7 @@ def run(
     workers: shared.Workers = Execution.workers,
     precision: shared.Precision = CLS.precision,
     max_failures: shared.MaxFailures = Execution.max_failures,
+    max_pixels: shared.MaxPixels = Execution.max_pixels,
     allow_failed: shared.AllowFailed = "",
 ) -> None:
     """Run the whole pipeline under one folder; the same command again resumes."""

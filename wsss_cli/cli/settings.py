@@ -26,7 +26,7 @@ SOURCE = "wsss.settings"  # where the context remembers the file
 # What may stand above all tables: options that mean the same in every command.
 GENERAL = (
     "device", "workers", "precision", "seed", "labels", "label-format", "unlabelled", "classes", "truth",
-    "max-failures", "allow-failed", "quiet", "verbose", "json",
+    "max-failures", "max-pixels", "allow-failed", "quiet", "verbose", "json",
 )  # fmt: skip
 
 

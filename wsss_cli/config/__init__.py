@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 from wsss_cli.config.checks import (
     LARGE,
+    MOST_PIXELS,
     PRECISIONS,
     SMALLEST_TILE,
     item_limit,
+    pixel_limit,
     require,
     require_threshold,
     require_tile,
@@ -51,6 +53,7 @@ __all__ = [
     "EXPORT_IMAGES",
     "EXPORT_PER",
     "LARGE",
+    "MOST_PIXELS",
     "PLAIN",
     "PRECISIONS",
     "REFINE_NORMALISATIONS",
@@ -72,6 +75,7 @@ __all__ = [
     "choose_preset",
     "item_limit",
     "method_options",
+    "pixel_limit",
     "require",
     "require_threshold",
     "require_tile",
@@ -88,3 +92,7 @@ class Execution:
     overwrite: bool = False
     dry_run: bool = False
     max_failures: str = ""  # "" = no bound, else "12" or "5%"
+    max_pixels: str = ""  # of an image; "" = the stage's own bound, else "200000000" or "2e8"
+
+    def __post_init__(self) -> None:
+        pixel_limit(self.max_pixels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,6 +91,8 @@ def read_tiff(payload: bytes, where: str, reading: Reading, max_pixels: int) -> 
     import tifffile  # slow to import, and seldom needed
 
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it would tell the terminal of odd metadata
+    if not _is_chain(payload):
+        raise ItemError("image-corrupt", f"{where} is corrupt: its pages overlap.")
     try:
         file = tifffile.TiffFile(io.BytesIO(payload))
         page: Any = file.pages[0]
@@ -117,6 +120,24 @@ def read_tiff(payload: bytes, where: str, reading: Reading, max_pixels: int) -> 
             "unsupported-compression",
             f"{where} is {what}. Install imagecodecs, or save it with 8 or 16 bits, uncompressed.",
         ) from None
+
+
+def _is_chain(payload: bytes) -> bool:
+    """Whether the directories of a TIFF's pages fit into it; a forged chain of them can take hours to follow."""
+    order = "<" if payload.startswith(b"II") else ">"
+    big = payload[2:4] in (b"+\0", b"\0+")
+    count, step, link = ("Q", 20, "Q") if big else ("H", 12, "I")
+    room, place = len(payload), 8 if big else 4
+    try:
+        while offset := struct.unpack_from(order + link, payload, place)[0]:
+            entries = struct.unpack_from(order + count, payload, offset)[0]
+            place = offset + struct.calcsize("=" + count) + step * entries
+            room -= place - offset
+            if room < 0:
+                return False
+    except (struct.error, OverflowError):  # it is cut off; what follows tells that
+        return True
+    return True
 
 
 def _unsaid(page: Any) -> bool:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from wsss_cli.data.cams import Cam, decode_cam
 from wsss_cli.data.folder import StageFolder, read_item
 from wsss_cli.data.image_folder import ImageFolder, images_of
+from wsss_cli.data.limits import MAX_PIXELS
 from wsss_cli.errors import ItemError
 from wsss_cli.text import show
 
@@ -40,6 +41,6 @@ class CamPairs:
         return {} if item is None else {"cam": item.sha256, "image": item.inputs.get("image", "")}
 
 
-def open_cam_pairs(folder: StageFolder) -> CamPairs:
+def open_cam_pairs(folder: StageFolder, max_pixels: int = MAX_PIXELS) -> CamPairs:
     """The maps of `folder` with their images; RejectedInputError if the image folder is no longer there."""
-    return CamPairs(folder, images_of(folder, "maps"))
+    return CamPairs(folder, images_of(folder, "maps", max_pixels))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import warnings
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +19,9 @@ from torch import Tensor
 
 from wsss_cli import __version__
 from wsss_cli.data.files import sha256
-from wsss_cli.errors import RejectedInputError, UnsafeFileError
-from wsss_cli.text import show
+from wsss_cli.data.manifest import read_manifest
+from wsss_cli.errors import OutputMismatchError, RejectedInputError, UnsafeFileError, WsssError
+from wsss_cli.text import class_names, show
 
 SCHEMA = 1
 KINDS = {
@@ -83,6 +86,8 @@ def decode_checkpoint(payload: bytes, path: Path, *kinds: str) -> Checkpoint:
         found = KINDS.get(str(about.get("kind")), ("something else",))[0]
         name, made, _ = KINDS[kinds[0]]
         raise RejectedInputError(f"{show(path)} holds {found}. Pass {name}, {made}.")
+    _require_entries(path, about)
+    _require_tensors(path, whole["state"])
     return Checkpoint(about, whole["state"], sha256(payload))
 
 
@@ -109,14 +114,32 @@ def read_weights(path: Path, *, foreign: bool = False) -> tuple[dict[str, Tensor
             state = state[wrapper]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise RejectedInputError(f"{show(path)} holds no table of weights. Pass a state dict.")
-    return {str(key).removeprefix("module."): value for key, value in state.items()}, sha256(payload)
+    _require_tensors(path, state)
+    return {key.removeprefix("module."): value for key, value in state.items()}, sha256(payload)
 
 
 def _payload(path: Path) -> bytes:
+    """The bytes of a file; OutputMismatchError if a training wrote others under this name beside its manifest."""
     try:
-        return path.read_bytes()
+        payload = path.read_bytes()
     except OSError as error:
         raise RejectedInputError(f"Cannot read {show(path)}: {error.strerror}.") from None
+    listed = _listed(path)
+    if listed is not None and listed != sha256(payload):
+        raise OutputMismatchError(
+            f"{show(path)} is not what the manifest.json beside it lists: it is damaged, or its training was stopped "
+            "there. Run that command again; move a file of your own elsewhere."
+        )
+    return payload
+
+
+def _listed(path: Path) -> str | None:
+    """What the manifest beside a file says is its SHA-256; None where no command of ours says anything."""
+    try:
+        manifest = read_manifest(path.parent, RejectedInputError)
+    except WsssError:  # somebody else's, or damaged: then the file is opened as any other
+        return None
+    return manifest["extras"].get(path.name) if manifest is not None else None
 
 
 def _open(path: Path, payload: bytes) -> Any:
@@ -125,6 +148,7 @@ def _open(path: Path, payload: bytes) -> Any:
             f"{show(path)} is damaged or no checkpoint: it cannot be opened. Make it again."
         )
     try:
+        _require_stored(payload)
         return torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UnsafeFileError(
@@ -135,6 +159,70 @@ def _open(path: Path, payload: bytes) -> Any:
         raise RejectedInputError(
             f"{show(path)} is damaged or no checkpoint: it cannot be opened. Make it again."
         ) from error
+
+
+def _is_colour(value: Any) -> bool:
+    """Whether these are three finite numbers, as a mean or a deviation is."""
+    listed = isinstance(value, list | tuple) and len(value) == 3
+    return listed and all(type(number) in (int, float) and math.isfinite(number) for number in value)
+
+
+def _is_list_of_classes(value: Any) -> bool:
+    if not isinstance(value, list | tuple) or not all(isinstance(name, str) for name in value):
+        return False
+    try:
+        return len(class_names(value, "the checkpoint")) == len(value)
+    except RejectedInputError:
+        return False
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _LARGEST_COUNT
+
+
+_LARGEST_COUNT = 1 << 20
+_ENTRIES: dict[str, Callable[[Any], bool]] = {  # what an entry of `about` must be where it is there
+    **dict.fromkeys(("method", "backbone"), lambda value: isinstance(value, str)),
+    **dict.fromkeys(("options", "reading", "configuration"), lambda value: isinstance(value, dict)),
+    **dict.fromkeys(("mean", "std"), _is_colour),
+    **dict.fromkeys(("max_side", "class_tokens"), _is_count),
+    "image_size": lambda value: _is_count(value) and value > 0,
+    "classes": _is_list_of_classes,
+}
+_NEEDED = {
+    "classifier": ("method", "backbone", "classes", "mean", "std", "image_size"),
+    "segmenter": ("classes", "mean", "std"),
+}  # the refiner that takes edges looks at theirs
+
+
+def _require_entries(path: Path, about: Mapping[str, Any]) -> None:
+    """RejectedInputError where the description lacks an entry, or has one that no training writes."""
+    if about["kind"] not in _NEEDED:
+        return
+    lacking = [name for name in _NEEDED[about["kind"]] if name not in about]
+    wrong = [name for name, fits in _ENTRIES.items() if name in about and not fits(about[name])]
+    if lacking:
+        raise RejectedInputError(f"{show(path)} lacks '{lacking[0]}', which its kind has. Train it again.")
+    if wrong:
+        raise RejectedInputError(f"{show(path)}: its entry '{wrong[0]}' cannot be used. Train it again.")
+
+
+def _require_stored(payload: bytes) -> None:
+    """ValueError for an archive that unpacks to more than it is; torch stores and never compresses."""
+    if payload.startswith(b"PK"):
+        with zipfile.ZipFile(io.BytesIO(payload)) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError("it is compressed")
+
+
+def _require_tensors(path: Path, state: Mapping[Any, Any]) -> None:
+    """RejectedInputError unless these are plain tensors by name, none larger than the numbers that are there."""
+    for name, value in state.items():
+        plain = isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided
+        if not plain or value.device.type != "cpu" or value.nbytes > value.untyped_storage().nbytes():
+            raise RejectedInputError(
+                f"{show(path)}: '{show(str(name)[:80])}' is no whole weight. Get the file again."
+            )
 
 
 def read_storage(payload: bytes) -> NDArray[Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from wsss_cli.data.cams import Cam, decode_cam
 from wsss_cli.data.files import sha256
 from wsss_cli.data.folder import MAPS, MASKS, StageFolder, read_item, read_run
+from wsss_cli.data.limits import MAX_TILED_PIXELS
 from wsss_cli.data.mask_folder import MaskFolder, is_stage_folder, open_masks
 from wsss_cli.errors import RejectedInputError
 from wsss_cli.text import show
@@ -56,7 +57,9 @@ class Sides:
         return decode_cam(read_item(self.maps, id), classes=len(self.classes))
 
 
-def open_sides(predictions: Path, truth: Path, classes: Sequence[str] | None) -> Sides:
+def open_sides(
+    predictions: Path, truth: Path, classes: Sequence[str] | None, max_pixels: int = MAX_TILED_PIXELS
+) -> Sides:
     """Both folders and the class names of `classes`, of the predictions, or of the truth
     (RejectedInputError).
     """
@@ -65,8 +68,8 @@ def open_sides(predictions: Path, truth: Path, classes: Sequence[str] | None) ->
         folder = read_run(predictions, *MASKS, *MAPS)
         maps = folder if folder.stage in MAPS else None
     if maps is None:
-        masks = open_masks(predictions)
-    true_masks = open_masks(truth)
+        masks = open_masks(predictions, max_pixels)
+    true_masks = open_masks(truth, max_pixels)
     named = maps.classes if maps else masks.classes if masks else None
     if classes is None and named:
         require_same_names(named, true_masks, show(predictions))

@@ -26,16 +26,22 @@ class Copy:
     same: bool
 
 
-def image_copy(path: Path, reading: Reading, digest: str | None, size: tuple[int, int]) -> Copy:
+def image_copy(
+    path: Path,
+    reading: Reading,
+    digest: str | None,
+    size: tuple[int, int],
+    max_pixels: int = MAX_TILED_PIXELS,
+) -> Copy:
     """The image of a mask of this size (H, W); ItemError if it is not the file of the SHA-256 `digest` (None: any).
 
     An image that EXIF turns is written upright, as its mask is: not every reader turns it. So is one of which
     others would see other colours, such as some bands of many.
     """
-    payload = read_regular(path, most_bytes(MAX_TILED_PIXELS))
+    payload = read_regular(path, most_bytes(max_pixels))
     if digest is not None and sha256(payload) != digest:
         raise ItemError("image-changed", f"{show(path)} has changed since its mask was made.")
-    pixels, common = decode(payload, show(path), reading, MAX_TILED_PIXELS)
+    pixels, common = decode(payload, show(path), reading, max_pixels)
     suffix, found = path.suffix.lower(), pixels.shape[:2]
     same = suffix in SUFFIXES and common
     if not same:

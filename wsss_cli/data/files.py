@@ -10,6 +10,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import secrets
 import socket
@@ -63,6 +64,7 @@ def _write_atomic(path: Path, payload: bytes) -> None:
     temporary = path.with_name(TEMPORARY_PREFIX + secrets.token_hex(6))
     try:
         _make_folders(path.parent)
+        _require_file(path)
         try:
             _write_new(temporary, payload)
             os.replace(temporary, path)  # noqa: PTH105 - tests make this very call fail
@@ -73,6 +75,14 @@ def _write_atomic(path: Path, payload: bytes) -> None:
         sync_folder(path.parent)
     except OSError as error:
         _refuse(path, error)
+
+
+def _require_file(path: Path) -> None:
+    """OSError where a device or a pipe stands: replacing /dev/null would take it from the whole machine."""
+    with contextlib.suppress(FileNotFoundError):
+        mode = path.lstat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)):
+            raise OSError(errno.EINVAL, "a device or a pipe stands in its place")
 
 
 def link_atomic(path: Path, target: Path) -> None:
@@ -199,7 +209,10 @@ def parse_json(payload: bytes, where: str, error: type[WsssError] = RejectedInpu
     """`payload` as JSON, as strictly as `read_json`; `where` names it in the message."""
     try:
         return json.loads(
-            payload.decode("utf-8-sig"), object_pairs_hook=_unique_keys, parse_constant=no_constant
+            payload.decode("utf-8-sig"),
+            object_pairs_hook=_unique_keys,
+            parse_constant=no_constant,
+            parse_float=finite,
         )
     except RecursionError:
         raise error(f"{where} is nested too deeply.") from None
@@ -214,6 +227,14 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f"the key '{show(twice)}' stands twice")
     return result
+
+
+def finite(text: str) -> float:
+    """A JSON number that can be written again (ValueError)."""
+    number = float(text)
+    if math.isinf(number):  # 1e999, which could not be written again
+        raise ValueError(f"{text[:40]} is too large a number")
+    return number
 
 
 def no_constant(name: str) -> NoReturn:

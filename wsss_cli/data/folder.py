@@ -98,6 +98,20 @@ def read_item(folder: StageFolder, id: str) -> bytes:  # noqa: A002 - the contra
     return payload
 
 
+def read_extra(folder: StageFolder, name: str) -> bytes:
+    """The bytes of a whole file beside the items, b"" if the stage wrote none; OutputMismatchError: damaged."""
+    digest = folder.manifest["extras"].get(name)
+    if digest is None:
+        return b""
+    payload = read_regular_file(folder.path / name, OutputMismatchError)
+    if payload is None or sha256(payload) != digest:
+        state = "missing" if payload is None else "damaged"
+        raise OutputMismatchError(
+            f"{show(folder.path / name)} is {state}. Run {manifests.command(folder.stage)} again."
+        )
+    return payload
+
+
 def _made_by(stages: Sequence[str]) -> str:
     commands = " or ".join(manifests.command(stage) for stage in stages)
     return f" made by {commands}." if commands else ""

@@ -21,10 +21,11 @@ from wsss_cli.text import show
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Images by id, and how they are read."""
+    """Images by id, and how they are read: those of more than `max_pixels` are refused."""
 
     paths: Mapping[str, Path]
     reading: Reading
+    max_pixels: int = MAX_PIXELS
 
     def path(self, id: str) -> Path:  # noqa: A002 - the contract's word
         """Where an image lies; ItemError if it is no longer there."""
@@ -32,9 +33,9 @@ class ImageFolder:
             raise ItemError("image-missing", f"The image of '{show(id)}' is no longer there.")
         return self.paths[id]
 
-    def read(self, id: str, max_pixels: int = MAX_PIXELS) -> tuple[NDArray[np.uint8], str]:  # noqa: A002
+    def read(self, id: str, max_pixels: int | None = None) -> tuple[NDArray[np.uint8], str]:  # noqa: A002
         """The image (H, W, 3) and the digest of its file (ItemError)."""
-        return read_image(self.path(id), self.reading, max_pixels=max_pixels)
+        return read_image(self.path(id), self.reading, max_pixels=max_pixels or self.max_pixels)
 
 
 def image_facts(images: Path, reading: Reading) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def same_images(folder: StageFolder) -> dict[str, Any]:
     return {name: facts[name] for name in ("images", "reading") if name in facts}
 
 
-def images_of(folder: StageFolder, what: str) -> ImageFolder:
+def images_of(folder: StageFolder, what: str, max_pixels: int = MAX_PIXELS) -> ImageFolder:
     """The images of a folder of maps or masks (`what`); RejectedInputError if they are no longer there."""
     facts = folder.manifest["facts"]
     root = Path(str(facts.get("images") or ""))
@@ -57,4 +58,6 @@ def images_of(folder: StageFolder, what: str) -> ImageFolder:
             f"The images of {show(folder.path)} are no longer in {show(str(root))}. "
             f"Put them back or make the {what} again."
         )
-    return ImageFolder({sample.id: sample.path for sample in find_images(root)}, Reading.of(facts))
+    return ImageFolder(
+        {sample.id: sample.path for sample in find_images(root)}, Reading.of(facts), max_pixels
+    )

@@ -170,7 +170,7 @@ def open_image(payload: bytes, where: str, formats: tuple[str, ...], max_pixels:
             pixels = re.search(r"\d+", str(error))
             raise ItemError("image-too-large", too_large(where, int(pixels[0]) if pixels else 0)) from None
         except Exception as error:  # plug-ins raise anything on a broken header
-            raise ItemError("image-corrupt", f"{where} is corrupt: {show(str(error))}.") from None
+            raise _broken(where, error) from None
         if image.width * image.height > max_pixels:
             raise ItemError("image-too-large", too_large(where, image.width * image.height))
         _load(image, where)
@@ -195,9 +195,13 @@ def _load(image: Image.Image, where: str) -> None:
         text = f"{where}: image-too-large {image.width * image.height} px for the memory here. Shrink it."
         raise ItemError("image-too-large", text) from None
     except Exception as error:  # OSError, ValueError, SyntaxError, struct.error ... all mean a broken file
-        text = str(error)
-        reason = "image-truncated" if "truncated" in text.lower() else "image-corrupt"
-        raise ItemError(reason, f"{where} is {reason.removeprefix('image-')}: {show(text)}.") from None
+        raise _broken(where, error) from None
+
+
+def _broken(where: str, error: Exception) -> ItemError:
+    text = str(error)
+    reason = "image-truncated" if "truncated" in text.lower() else "image-corrupt"
+    return ItemError(reason, f"{where} is {reason.removeprefix('image-')}: {show(text)}.")
 
 
 def _rgb(image: Image.Image, where: str, reading: Reading) -> NDArray[np.uint8]:

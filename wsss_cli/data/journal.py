@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wsss_cli.data.files import is_whole, no_constant, open_regular_file, sha256
+from wsss_cli.data.files import finite, is_whole, no_constant, open_regular_file, sha256
 from wsss_cli.data.samples import item_name
 from wsss_cli.errors import OutputMismatchError, RejectedInputError
 
 NAME = "items.jsonl"
 ITEMS = "items"
-_DECODER = json.JSONDecoder(parse_constant=no_constant)
+_DECODER = json.JSONDecoder(parse_constant=no_constant, parse_float=finite)
 
 
 @dataclass(frozen=True)

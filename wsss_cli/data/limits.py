@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from wsss_cli.config import MOST_PIXELS, Execution, pixel_limit
+
 MAX_PIXELS = 64_000_000
-MAX_TILED_PIXELS = 1_000_000_000  # where work goes by tiles: nothing but the bytes is held whole
+MAX_TILED_PIXELS = MOST_PIXELS  # where work goes by tiles: nothing but the bytes is held whole
 _MAX_BYTES = 1 << 30
 _BYTES_A_PIXEL = 32  # of samples: sixteen bands of 16 bits
 _MOST_SAMPLE_BYTES = 8 << 30
+
+
+def allowed(execution: Execution, *, tiled: bool = False) -> int:
+    """How many pixels an image may have: as --max-pixels says, else the bound for whole images or for tiles."""
+    return pixel_limit(execution.max_pixels) or (MAX_TILED_PIXELS if tiled else MAX_PIXELS)
 
 
 def most_bytes(max_pixels: int) -> int:
@@ -21,5 +28,7 @@ def most_sample_bytes(max_pixels: int) -> int:
 
 def too_large(where: str, pixels: int) -> str:
     """The sentence on an image above the limit."""
-    way = "." if pixels > MAX_TILED_PIXELS else ", or pass --tile 512 to 'wsss cams' or 'wsss predict'."
+    way = "."
+    if pixels <= MAX_TILED_PIXELS:
+        way = ", or pass --tile 512 to 'wsss cams' or 'wsss predict', or raise --max-pixels."
     return f"{where}: image-too-large {pixels} px. Shrink it{way}"

@@ -12,7 +12,7 @@ from typing import Any
 from wsss_cli import __version__
 from wsss_cli.config import item_limit
 from wsss_cli.data.environment import environment
-from wsss_cli.data.files import parse_json, read_regular_file, sha256
+from wsss_cli.data.files import json_bytes, parse_json, read_regular_file, sha256
 from wsss_cli.data.journal import ITEMS, Journal, ids_fingerprint, read_journal
 from wsss_cli.data.journal import NAME as JOURNAL
 from wsss_cli.errors import OutputMismatchError, TooManyFailuresError, UsageError, WsssError
@@ -40,6 +40,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "extras": dict,
     "items": (str, type(None)),
 }
+_KEYS = {*_TYPES, *_PER_RUN, "schema", "status", "counts", "root"}
 
 
 def read_manifest(folder: Path, error: type[WsssError]) -> dict[str, Any] | None:
@@ -55,15 +56,20 @@ def read_manifest(folder: Path, error: type[WsssError]) -> dict[str, Any] | None
         )
     if not isinstance(value, dict) or not _is_manifest(value):
         raise error(f"{show(path)} is not the manifest of a stage. {REMEDY}")
-    if value.get(_SEAL, _seal(value)) != _seal(value):  # older ones have none
-        raise OutputMismatchError(f"{show(path)} is not as it was written. {REMEDY}")
+    if value.pop(_SEAL, None) not in (None, _seal(value)):  # earlier versions wrote none
+        raise OutputMismatchError(
+            f"{show(path)} has changed since {maker(value['stage'])} wrote it. {REMEDY}"
+        )
     return value
 
 
+def payload(manifest: Mapping[str, Any]) -> bytes:
+    """The bytes of a manifest's file, sealed: a later change of what decisions rest on is noticed."""
+    return json_bytes({**manifest, _SEAL: _seal(manifest)})
+
+
 def _seal(manifest: Mapping[str, Any]) -> str:
-    """The hash of all that a manifest says and that any decision rests on."""
-    rest = {key: value for key, value in manifest.items() if key not in _PER_RUN}
-    return sha256(json.dumps(rest, sort_keys=True).encode())
+    return sha256(json_bytes({key: value for key, value in manifest.items() if key not in _PER_RUN}))
 
 
 def _is_manifest(value: Mapping[str, Any]) -> bool:
@@ -77,11 +83,15 @@ def _is_manifest(value: Mapping[str, Any]) -> bool:
     counted = ("total",) if value["status"] == "running" else ("total", "done", "failed")
     if any(type(value["counts"].get(key)) is not int for key in counted):
         return False
-    # Names become paths, so none of them may lead out of the folder.
-    named = all(
-        Path(name).name == name and isinstance(digest, str) for name, digest in value["extras"].items()
-    )
+    if not value.keys() <= _KEYS or not all(isinstance(name, str) for name in value["classes"]):
+        return False
+    named = all(_is_name(name) and isinstance(digest, str) for name, digest in value["extras"].items())
     return named and re.fullmatch(r"(\.[A-Za-z0-9]+)?", value["suffix"]) is not None
+
+
+def _is_name(name: str) -> bool:
+    """Whether it can be that of a file in the folder: names become paths, and none may lead out of it."""
+    return name.isprintable() and name not in ("", "..", ITEMS) and Path(name).name == name
 
 
 def read_whole_journal(folder: Path, manifest: Mapping[str, Any]) -> Journal:
@@ -182,7 +192,7 @@ def compose(
 ) -> dict[str, Any]:
     """The manifest of a run that stands at `status`; `head` is its configuration, classes, inputs and facts."""
     ended = status != "running"
-    manifest = {
+    return {
         "schema": SCHEMA,
         "stage": stage,
         "version": __version__,
@@ -197,7 +207,6 @@ def compose(
         "finished": now() if ended else None,
         "environment": environment(device),
     }
-    return {**manifest, _SEAL: _seal(manifest)}
 
 
 def differs(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from wsss_cli.data.files import sha256_file
 from wsss_cli.data.folder import MASKS, StageFolder, read_item, read_run
+from wsss_cli.data.limits import MAX_TILED_PIXELS
 from wsss_cli.data.manifest import NAME as MANIFEST
 from wsss_cli.data.masks import Mask, decode_mask, read_classes, read_mask
 from wsss_cli.data.samples import find_images
@@ -28,6 +29,7 @@ class MaskFolder:
     classes: tuple[str, ...] | None  # None: nothing in the folder or beside it names them
     files: Mapping[str, Path]  # of a plain folder
     stage: StageFolder | None
+    max_pixels: int = MAX_TILED_PIXELS  # of a file in a plain folder
 
     def read(self, id: str, classes: int) -> Mask:  # noqa: A002 - the contract's word
         """The mask (H, W) of one image with ids up to `classes`; ItemError says what is wrong with it."""
@@ -35,7 +37,7 @@ class MaskFolder:
             return decode_mask(read_item(self.stage, id), classes=classes)
         if id not in self.files:
             raise ItemError("missing", f"{show(self.path)} has no mask of '{show(id)}'.")
-        return read_mask(self.files[id], classes)
+        return read_mask(self.files[id], classes, self.max_pixels)
 
     def fingerprint(self, ids: Iterable[str]) -> str:
         """The hash of the masks of `ids`, those that are there."""
@@ -52,14 +54,14 @@ def is_stage_folder(path: Path) -> bool:
     return (path / MANIFEST).is_file()
 
 
-def open_masks(path: Path) -> MaskFolder:
+def open_masks(path: Path, max_pixels: int = MAX_TILED_PIXELS) -> MaskFolder:
     """The masks in a stage folder of masks, or in any folder of indexed PNGs (RejectedInputError)."""
     if is_stage_folder(path):
         folder = read_run(path, *MASKS)
         ids = tuple(sorted({*folder.items, *folder.failures}))
         return MaskFolder(path, ids, frozenset(folder.items), folder.classes, {}, folder)
     files = {sample.id: sample.path for sample in find_images(path)}
-    return MaskFolder(path, tuple(files), frozenset(files), _classes_near(path), files, None)
+    return MaskFolder(path, tuple(files), frozenset(files), _classes_near(path), files, None, max_pixels)
 
 
 def _classes_near(path: Path) -> tuple[str, ...] | None:

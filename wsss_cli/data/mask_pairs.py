@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from wsss_cli.config import PLAIN
 from wsss_cli.data.folder import StageFolder, read_item
 from wsss_cli.data.image_folder import ImageFolder, images_of
+from wsss_cli.data.limits import MAX_PIXELS
 from wsss_cli.data.masks import Mask, decode_mask, ignore_value
 from wsss_cli.errors import ItemError, RejectedInputError
 from wsss_cli.text import show
@@ -45,9 +46,11 @@ class MaskPairs:
         return self.images.read(id)[0], mask
 
 
-def look_at_pairs(folder: StageFolder, ids: Sequence[str], note: Callable[[str], None]) -> MaskPairs:
+def look_at_pairs(
+    folder: StageFolder, ids: Sequence[str], note: Callable[[str], None], max_pixels: int = MAX_PIXELS
+) -> MaskPairs:
     """Open every pair once, so that a bad one is told before the work; RejectedInputError if none is usable."""
-    pairs = MaskPairs(folder, images_of(folder, "masks"), {}, {}, {})
+    pairs = MaskPairs(folder, images_of(folder, "masks", max_pixels), {}, {}, {})
     for id_ in ids:
         try:
             pairs.sizes[id_], pairs.digests[id_] = _look(pairs, id_)

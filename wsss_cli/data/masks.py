@@ -53,17 +53,17 @@ def decode_mask(payload: bytes, *, classes: int | None) -> Mask:
     return _decode(payload, "This mask", classes)
 
 
-def read_mask(path: Path, classes: int | None) -> Mask:
+def read_mask(path: Path, classes: int | None, max_pixels: int = MAX_TILED_PIXELS) -> Mask:
     """The class indices (H, W) of a mask file; palette indices are kept as they are (ItemError)."""
-    return _decode(read_regular(path, most_bytes(MAX_TILED_PIXELS)), show(path), classes)
+    return _decode(read_regular(path, most_bytes(max_pixels)), show(path), classes, max_pixels)
 
 
-def _decode(payload: bytes, where: str, classes: int | None) -> Mask:
+def _decode(payload: bytes, where: str, classes: int | None, max_pixels: int = MAX_TILED_PIXELS) -> Mask:
     if payload.startswith((b"\xff\xd8", b"RIFF")):
         raise ItemError(
             "mask-not-indexed", f"{where} is a JPEG or WebP, which changes class ids. Save it as PNG."
         )
-    image = open_image(payload, where, _FORMATS, MAX_TILED_PIXELS)
+    image = open_image(payload, where, _FORMATS, max_pixels)
     if image.mode not in ("P", "L", "1", "I;16", "I;16B", "I"):
         raise ItemError(
             "mask-not-indexed",

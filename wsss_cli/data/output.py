@@ -17,7 +17,6 @@ from wsss_cli.data import manifest as manifests
 from wsss_cli.data.clearing import LOCK, clear, refuse_links
 from wsss_cli.data.files import (
     append_line,
-    json_bytes,
     lock,
     make_folder,
     require_lock,
@@ -151,7 +150,7 @@ class Output:
 
     def write_manifest(self, status: str) -> None:
         """Say on the disk how far the run is."""
-        write_atomic(self.path / manifests.NAME, json_bytes(self.manifest(status)))
+        write_atomic(self.path / manifests.NAME, manifests.payload(self.manifest(status)))
 
     def manifest(self, status: str, journal: Journal | None = None) -> dict[str, Any]:
         """The manifest of a run that stands at `status` and lists `journal`, by default its own."""

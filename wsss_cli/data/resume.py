@@ -11,7 +11,7 @@ import torch
 
 from wsss_cli.data.checkpoints import encode_tensors
 from wsss_cli.data.clearing import RESUME
-from wsss_cli.data.files import remove, write_atomic
+from wsss_cli.data.files import remove, sha256, write_atomic
 
 SECONDS_BETWEEN_SAVES = 60.0
 
@@ -28,16 +28,19 @@ class ResumeFile:
     def load(self) -> dict[str, Any] | None:
         """The state kept last; None if there is none of this work that can be read (starting anew ends the same)."""
         try:
-            payload = self._path.read_bytes()
+            digest, _, payload = self._path.read_bytes().partition(b"\n")
+            if digest != sha256(payload).encode():  # torch notices no changed number
+                return None
             state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+            return state if state.pop("work", None) == self._work else None
         except Exception:
             return None
-        return state if state.pop("work", None) == self._work else None
 
     def keep(self, state: dict[str, Any]) -> None:
         """Keep `state` (tensors and plain values), unless that was done less than a minute ago."""
         if time.monotonic() - self._last > SECONDS_BETWEEN_SAVES:
-            write_atomic(self._path, encode_tensors({"work": self._work, **state}))
+            payload = encode_tensors({"work": self._work, **state})
+            write_atomic(self._path, sha256(payload).encode() + b"\n" + payload)
             self._last = time.monotonic()
 
 

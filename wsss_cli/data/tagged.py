@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from wsss_cli.config import Reading
 from wsss_cli.data.files import sha256
 from wsss_cli.data.images import read_image, read_regular
+from wsss_cli.data.limits import MAX_PIXELS, most_bytes
 from wsss_cli.data.samples import Sample
 from wsss_cli.errors import ItemError, RejectedInputError
 
@@ -23,11 +24,12 @@ class TaggedSamples:
     samples: list[Sample]
     targets: NDArray[np.float32]
     reading: Reading
+    max_pixels: int = MAX_PIXELS
 
     def fingerprint(self) -> str:
         """Of the ids, the bytes and the targets; what cannot be read counts as such."""
         lines = [
-            f"{s.id} {_digest(s.path)} {t.tolist()}\n"
+            f"{s.id} {_digest(s.path, self.max_pixels)} {t.tolist()}\n"
             for s, t in zip(self.samples, self.targets, strict=True)
         ]
         return sha256("".join(lines).encode())
@@ -38,7 +40,7 @@ class TaggedSamples:
         failures: dict[str, str] = {}
         for index, sample in enumerate(self.samples):
             try:
-                read_image(sample.path, self.reading)
+                read_image(sample.path, self.reading, max_pixels=self.max_pixels)
                 good.append(index)
             except ItemError as error:
                 failures[sample.id] = f"{error.reason}: {error}"
@@ -53,18 +55,22 @@ class TaggedSamples:
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """Picture `index`, uint8 (H, W, 3)."""
-        return read_image(self.samples[index].path, self.reading)[0]
+        return read_image(self.samples[index].path, self.reading, max_pixels=self.max_pixels)[0]
 
 
-def _digest(path: Path) -> str:
+def _digest(path: Path, max_pixels: int) -> str:
     try:
-        return sha256(read_regular(path))
+        return sha256(read_regular(path, most_bytes(max_pixels)))
     except ItemError as error:
         return error.reason
 
 
 def with_targets(
-    samples: Sequence[Sample], tags: Mapping[str, tuple[int, ...]], classes: int, reading: Reading
+    samples: Sequence[Sample],
+    tags: Mapping[str, tuple[int, ...]],
+    classes: int,
+    reading: Reading,
+    max_pixels: int = MAX_PIXELS,
 ) -> TaggedSamples:
     """The samples that have `tags` (class indices by id); RejectedInputError if none has."""
     kept = [sample for sample in samples if sample.id in tags]
@@ -73,4 +79,4 @@ def with_targets(
     targets = np.zeros((len(kept), classes), dtype=np.float32)
     for row, sample in enumerate(kept):
         targets[row, list(tags[sample.id])] = 1
-    return TaggedSamples(kept, targets, reading)
+    return TaggedSamples(kept, targets, reading, max_pixels)

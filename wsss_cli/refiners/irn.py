@@ -37,6 +37,7 @@ from wsss_cli.data.checkpoints import (
 )
 from wsss_cli.data.files import json_bytes, sha256
 from wsss_cli.data.folder import StageFolder
+from wsss_cli.data.limits import allowed
 from wsss_cli.data.mask_pairs import MaskPairs, look_at_pairs
 from wsss_cli.data.resume import ResumeFile, clear_resume
 from wsss_cli.data.run import Run
@@ -271,7 +272,7 @@ class IrnRefiner:
                 f"None of the {len(ids)} images has a pixel that its maps are sure of. "
                 "Lower --set foreground=..., or look at the maps."
             )
-        return look_at_pairs(labels, ids, self.task.reporter.note)
+        return look_at_pairs(labels, ids, self.task.reporter.note, allowed(self.task.execution))
 
     def figures(self) -> dict[str, Any]:
         """The losses of the last epoch, and what they were learnt from."""

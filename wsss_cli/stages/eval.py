@@ -14,6 +14,7 @@ from wsss_cli.config import EvalConfig, Execution, as_dict
 from wsss_cli.data.cams import Cam, rows_at_a_time, upsample
 from wsss_cli.data.comparison import Sides, open_sides, require_same_names
 from wsss_cli.data.files import json_bytes, read_json
+from wsss_cli.data.limits import allowed
 from wsss_cli.data.mask_folder import MaskFolder, open_masks
 from wsss_cli.data.masks import Mask, ignore_value
 from wsss_cli.data.run import Run
@@ -81,7 +82,7 @@ def run(
     classes: Sequence[str] | None = None,
 ) -> Summary:
     """Score `predictions`; figures: miou, per_class, pixel_accuracy, coverage, threshold, images and more."""
-    sides = open_sides(predictions, truth, classes)
+    sides = open_sides(predictions, truth, classes, allowed(execution, tiled=True))
     ids = _scored_ids(sides, config, listing, limit, reporter)
     inputs = {
         "predictions": {"path": str(predictions.absolute()), "fingerprint": sides.fingerprint(ids)},

@@ -16,6 +16,7 @@ from wsss_cli.data.copies import image_copy
 from wsss_cli.data.files import sha256
 from wsss_cli.data.folder import MAPS, MASKS, StageFolder, read_item, read_run
 from wsss_cli.data.image_folder import ImageFolder, images_of
+from wsss_cli.data.limits import allowed
 from wsss_cli.data.masks import decode_mask, ignore_value, palette
 from wsss_cli.data.samples import select
 from wsss_cli.data.tree import Tree
@@ -52,7 +53,7 @@ def run(
     ids = select(sorted({*folder.items, *folder.failures}), listing, limit, str(masks))
     ids = _worst(folder, ids, config.worst)
     _check_names(ids, exporter.FORM, config)
-    images = images_of(folder, "masks") if exporter.FORM.names_files else None
+    images = images_of(folder, "masks", allowed(execution, tiled=True)) if exporter.FORM.names_files else None
     made_of = sha256("\n".join([folder.fingerprint, *ids]).encode())
     tree = Tree(
         out, "export", configuration=as_dict(config), classes=folder.classes, ids=ids,
@@ -166,7 +167,8 @@ class _Source:
         path = self.images.path(id_)
         if self.config.images == "none":
             return path.suffix, None
-        copy = image_copy(path, self.images.reading, self.folder.items[id_].inputs.get("image"), size)
+        digest = self.folder.items[id_].inputs.get("image")
+        copy = image_copy(path, self.images.reading, digest, size, self.images.max_pixels)
         below, name = self.form.image_folder.format(split=self.config.split), flat_name(id_) + copy.suffix
         if self.config.images == "link" and copy.same:
             tree.link(f"{below}/{name}", path.absolute())

@@ -13,6 +13,7 @@ from wsss_cli.data.files import sha256
 from wsss_cli.data.foreign_cams import decode_foreign_cam
 from wsss_cli.data.image_folder import image_facts
 from wsss_cli.data.images import read_image, read_regular
+from wsss_cli.data.limits import allowed, most_bytes
 from wsss_cli.data.masks import read_classes
 from wsss_cli.data.run import Run
 from wsss_cli.data.samples import Sample, find_images, select
@@ -60,7 +61,7 @@ def run(
         if not execution.dry_run:
             if work.without:
                 reporter.note(f"{work.without} of {work.images} images have no maps and are left out.")
-            _import_all(folder, work, config.reading, len(names), forms, reporter)
+            _import_all(folder, work, config.reading, len(names), forms, reporter, allowed(execution))
     figures: dict[str, Any] = {"images": len(work.wanted), "classes": len(names), "forms": dict(forms)}
     return Summary("import-cams", out, folder.counts, folder.failures, figures)
 
@@ -113,14 +114,20 @@ def _files(source: Path, samples: dict[str, Sample]) -> dict[str, Path]:
 
 
 def _import_all(
-    folder: Run, work: _Work, reading: Reading, classes: int, forms: Counter[str], reporter: Reporter
+    folder: Run,
+    work: _Work,
+    reading: Reading,
+    classes: int,
+    forms: Counter[str],
+    reporter: Reporter,
+    max_pixels: int,
 ) -> None:
     reporter.start("import-cams", len(work.wanted))
     for id_, (sample, path) in work.wanted.items():
         try:
             if path is None:
                 raise ItemError("missing", f"There are no maps of '{show(id_)}'.")
-            form = _import_one(folder, sample, path, reading, classes)
+            form = _import_one(folder, sample, path, reading, classes, max_pixels)
         except ItemError as error:
             folder.fail(id_, error)
         else:
@@ -128,13 +135,15 @@ def _import_all(
         reporter.advance()
 
 
-def _import_one(folder: Run, sample: Sample, path: Path, reading: Reading, classes: int) -> str:
+def _import_one(
+    folder: Run, sample: Sample, path: Path, reading: Reading, classes: int, max_pixels: int
+) -> str:
     """Write the maps of one image; whose form they have, "" if they were there already."""
     payload = read_regular(path)
-    inputs = {"maps": sha256(payload), "image": sha256(read_regular(sample.path))}
+    inputs = {"maps": sha256(payload), "image": sha256(read_regular(sample.path, most_bytes(max_pixels)))}
     if folder.finished(sample.id, inputs):
         return ""
-    image, _ = read_image(sample.path, reading)
+    image, _ = read_image(sample.path, reading, max_pixels=max_pixels)
     cam, form = decode_foreign_cam(payload, str(path), (image.shape[0], image.shape[1]))
     made = encode_cam(cam)
     decode_cam(made, classes=classes)  # what later stages will check: no class beyond the list

@@ -29,7 +29,7 @@ from wsss_cli.data.checkpoints import Checkpoint, read_checkpoint
 from wsss_cli.data.files import sha256_file
 from wsss_cli.data.image_folder import image_facts
 from wsss_cli.data.images import read_image
-from wsss_cli.data.limits import MAX_PIXELS, MAX_TILED_PIXELS
+from wsss_cli.data.limits import allowed
 from wsss_cli.data.masks import IGNORE, classes_txt, encode_mask, ignore_value
 from wsss_cli.data.run import Run
 from wsss_cli.data.samples import Sample, find_images, select
@@ -91,7 +91,9 @@ def run(
             return Summary("predict", out, folder.counts, figures=figures)
         seed_everything(0)
         folder.extra("classes.txt", classes_txt(names))
-        predictor = _Predictor(segment, config, trained.about, device)
+        predictor = _Predictor(
+            segment, config, trained.about, device, allowed(execution, tiled=config.tile > 0)
+        )
         wanted = set(ids)
         _predict_all(
             folder, [sample for sample in samples if sample.id in wanted], predictor, execution, reporter
@@ -171,8 +173,7 @@ def _looks(todo: Sequence[Sample], predictor: _Predictor) -> Looks:
 
 def _windows_of(sample: Sample, predictor: _Predictor) -> Iterator[_Look]:
     tile = predictor.config.tile
-    limit = MAX_TILED_PIXELS if tile else MAX_PIXELS
-    image, digest = read_image(sample.path, Reading.of(predictor.about), max_pixels=limit)
+    image, digest = read_image(sample.path, Reading.of(predictor.about), max_pixels=predictor.max_pixels)
     height, width = image.shape[:2]
     every = windows((height, width), tile or max(height, width))
     for window in every:
@@ -243,6 +244,7 @@ class _Predictor:
     config: PredictConfig
     about: Mapping[str, Any]
     device: torch.device
+    max_pixels: int
 
     @torch.no_grad()
     def look(self, image: NDArray[np.uint8], digest: str) -> _Look:

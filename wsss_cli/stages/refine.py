@@ -19,6 +19,7 @@ from wsss_cli.config import Execution, RefineConfig, as_dict, choose_preset, met
 from wsss_cli.data.cam_pairs import open_cam_pairs
 from wsss_cli.data.cams import encode_cam
 from wsss_cli.data.folder import StageFolder, read_run
+from wsss_cli.data.limits import allowed
 from wsss_cli.data.run import Run
 from wsss_cli.data.samples import select
 from wsss_cli.errors import ItemError
@@ -59,7 +60,15 @@ def run(
     folder = read_run(cams, "cams", "refine")
     ids = tuple(select(sorted({*folder.items, *folder.failures}), listing, limit, str(cams)))
     task = Task(
-        open_cam_pairs(folder), ids, config, options, device, execution, reporter, weights, checkpoint
+        open_cam_pairs(folder, allowed(execution)),
+        ids,
+        config,
+        options,
+        device,
+        execution,
+        reporter,
+        weights,
+        checkpoint,
     )
     refiner: Refiner = module.build(task)
     configuration = _configuration(refiner.config, options, {*ALWAYS, *module.FIELDS} - idle, idle)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from wsss_cli.data.files import is_whole, read_regular_file, sha256, write_atomic
-from wsss_cli.data.folder import MAPS, MASKS, StageFolder, read_run, stage_folders
+from wsss_cli.data.files import is_whole, parse_json, sha256, write_atomic
+from wsss_cli.data.folder import MAPS, MASKS, StageFolder, read_extra, read_run, stage_folders
 from wsss_cli.data.image_folder import ImageFolder, images_of
+from wsss_cli.data.manifest import command
 from wsss_cli.data.masks import encode_jpeg
 from wsss_cli.data.samples import find_images
 from wsss_cli.data.tiles import tiles
@@ -24,6 +25,7 @@ from wsss_cli.reporter import Reporter
 
 HEIGHT = 280  # of a picture in pixels: as large as a chosen card shows it
 TRAININGS = ("train-cls", "train-seg")
+Told = TypeVar("Told")
 ORDER = ("train-cls", "cams", "refine", "crf", "pseudo-labels", "train-seg", "predict", "eval")
 
 
@@ -43,10 +45,12 @@ def run(
     made = sorted(map(read_run, stage_folders(folders)), key=_place)
     cards = _cards(made, truth, images, reporter)
     failures = [(folder.path.name, id_, why) for folder in made for id_, why in folder.failures.items()]
+    trainings = [_told(_training, folder) for folder in made if folder.stage in TRAININGS]
+    scores = [_told(_scores, folder) for folder in made if folder.stage == "eval"]
     body = "".join((
         section("What was run", _settings(made)),
-        section("Training", *(_training(folder) for folder in made if folder.stage in TRAININGS)),
-        section("Scores against the truth", *(_scores(folder) for folder in made if folder.stage == "eval")),
+        section("Training", *trainings),
+        section("Scores against the truth", *scores),
         section("Images", gallery(cards)),
         section("Failures", table("Items that failed", ("folder", "image", "reason"), failures) if failures else ""),
     ))  # fmt: skip
@@ -90,9 +94,19 @@ def _flat(values: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
     return rows
 
 
+def _told(part: Callable[[StageFolder], Told], folder: StageFolder) -> Told:
+    """What `part` makes of a folder; RejectedInputError if its figures are not those that its command writes."""
+    try:
+        return part(folder)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        raise RejectedInputError(
+            f"The figures in {show(folder.path)} are not what {command(folder.stage)} writes. Run that again."
+        ) from None
+
+
 def _metrics(folder: StageFolder) -> dict[str, Any]:
-    payload = read_regular_file(folder.path / "metrics.json", RejectedInputError)
-    value = json.loads(payload) if payload else {}
+    payload = read_extra(folder, "metrics.json")
+    value = parse_json(payload, show(folder.path / "metrics.json")) if payload else {}
     return value if isinstance(value, dict) else {}
 
 
@@ -199,10 +213,13 @@ def _image_scores(made: Sequence[StageFolder], main: StageFolder) -> dict[str, f
     for folder in made:
         source = folder.manifest["inputs"].get("predictions", {}).get("path", "")
         if folder.stage == "eval" and Path(source).name == main.path.name:
-            payload = read_regular_file(folder.path / "per_image.csv", RejectedInputError) or b""
-            rows = csv.DictReader(io.StringIO(payload.decode("utf-8-sig")))
-            return {row["image"]: float(row["miou"]) for row in rows if row.get("miou")}
+            return _told(_mious, folder)
     return {}
+
+
+def _mious(folder: StageFolder) -> dict[str, float]:
+    rows = csv.DictReader(io.StringIO(read_extra(folder, "per_image.csv").decode("utf-8-sig")))
+    return {row["image"]: float(row["miou"]) for row in rows if row.get("miou")}
 
 
 def _card(looks: _Looks, main: StageFolder, id_: str) -> Card:
@@ -211,6 +228,6 @@ def _card(looks: _Looks, main: StageFolder, id_: str) -> Card:
     titles = ["image", *(["truth"] if id_ in looks.truths else []), *(folder.path.name for folder in folders)]
     small = [encode_jpeg(picture) for picture in pictures]
     facts = main.items[id_].facts
-    names = [main.classes[index] for index in facts.get("classes", [])]
+    names = _told(lambda folder: [folder.classes[index] for index in facts.get("classes", [])], main)
     score = facts.get("score")
     return Card(id_, list(zip(titles, small, strict=True)), names, score, looks.iou.get(id_))

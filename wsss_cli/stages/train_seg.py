@@ -15,6 +15,7 @@ from wsss_cli.data.checkpoints import encode_checkpoint, encode_safetensors, rea
 from wsss_cli.data.files import json_bytes, read_json, sha256
 from wsss_cli.data.folder import MASKS, read_run
 from wsss_cli.data.image_folder import same_images
+from wsss_cli.data.limits import allowed
 from wsss_cli.data.mask_pairs import MaskPairs, look_at_pairs
 from wsss_cli.data.resume import ResumeFile, clear_resume
 from wsss_cli.data.run import Run
@@ -56,7 +57,7 @@ def run(
     config = _resolved(config, weights, device)
     folder = read_run(masks, *MASKS)
     ids = select(sorted(folder.items), listing, limit, str(masks))
-    pairs = look_at_pairs(folder, ids, reporter.note)
+    pairs = look_at_pairs(folder, ids, reporter.note, allowed(execution))
     _bound_failures(pairs, execution, len(ids))
     inputs = {"masks": {"path": str(masks.resolve()), "fingerprint": pairs.fingerprint()}}
     start, digest = _start(config, weights)

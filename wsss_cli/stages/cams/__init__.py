@@ -19,7 +19,7 @@ from wsss_cli.data.checkpoints import Checkpoint, read_checkpoint
 from wsss_cli.data.files import sha256
 from wsss_cli.data.image_folder import image_facts
 from wsss_cli.data.images import decode, read_regular
-from wsss_cli.data.limits import MAX_PIXELS, MAX_TILED_PIXELS, most_bytes
+from wsss_cli.data.limits import allowed, most_bytes
 from wsss_cli.data.run import Run
 from wsss_cli.data.samples import Sample, Unlabelled, find_images, match, select
 from wsss_cli.errors import ItemError, RejectedInputError
@@ -90,7 +90,8 @@ def run(
         for note in work.notes(config):
             reporter.note(note)
         seed_everything(0)
-        localiser = Localiser(method, localise, views, config, trained.about, device, kept, reading)
+        limit = allowed(execution, tiled=config.tile > 0)
+        localiser = Localiser(method, localise, views, config, trained.about, device, kept, reading, limit)
         _localise_all(folder, work, localiser, execution, reporter)
     return Summary(
         "cams", out, folder.counts, folder.failures, {"method": config.method, "tags": work.origin}
@@ -229,7 +230,7 @@ class _File:
         """Its pixels."""
         try:
             where = show(self.sample.path)
-            image, _ = decode(self.payload, where, localiser.reading, _limit(localiser))
+            image, _ = decode(self.payload, where, localiser.reading, localiser.max_pixels)
         except ItemError as error:
             return _Left(self.sample.id, error)
         return _Read(self.sample.id, image, self.tags, self.inputs)
@@ -247,14 +248,10 @@ def _read_block(
 
 def _file(work: _Work, localiser: Localiser, sample: Sample) -> _File | _Left:
     try:
-        payload = read_regular(sample.path, most_bytes(_limit(localiser)))
+        payload = read_regular(sample.path, most_bytes(localiser.max_pixels))
     except ItemError as error:
         return _Left(sample.id, error)
     return _File(sample, payload, None if work.tags is None else work.tags[sample.id])
-
-
-def _limit(localiser: Localiser) -> int:
-    return MAX_TILED_PIXELS if localiser.config.tile else MAX_PIXELS
 
 
 def _keep(folder: Run, read: _Read | _Left, made: Cam | ItemError | None, reporter: Reporter) -> None:

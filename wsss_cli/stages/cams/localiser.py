@@ -14,6 +14,7 @@ from torch import Tensor
 
 from wsss_cli.config import CamsConfig, Reading
 from wsss_cli.data.cams import Cam
+from wsss_cli.data.limits import MAX_PIXELS
 from wsss_cli.errors import ItemError
 from wsss_cli.ops.cam import Localise, Views, multi_scale, normalise, resize
 from wsss_cli.ops.pictures import normalised, scaled_bytes
@@ -39,6 +40,7 @@ class Localiser:
     device: torch.device
     kept: tuple[int, ...]
     reading: Reading
+    max_pixels: int = MAX_PIXELS
 
     def cams(
         self, images: Sequence[NDArray[np.uint8]], tags: Sequence[Tags], tell: Callable[[int, int], None]

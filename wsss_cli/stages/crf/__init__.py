@@ -24,6 +24,7 @@ from wsss_cli.config import CRF_PRESETS, CrfConfig, Execution, as_dict, choose_p
 from wsss_cli.data.cams import decode_cam, every_map, is_large
 from wsss_cli.data.folder import StageFolder, read_item, read_run
 from wsss_cli.data.image_folder import ImageFolder, images_of
+from wsss_cli.data.limits import allowed
 from wsss_cli.data.run import Run
 from wsss_cli.data.samples import select
 from wsss_cli.errors import ItemError
@@ -56,7 +57,7 @@ def run(
     device = _device(config, execution)
     folder = read_run(cams, "cams", "refine")
     ids = select(sorted({*folder.items, *folder.failures}), listing, limit, str(cams))
-    images = images_of(folder, "cams")
+    images = images_of(folder, "cams", allowed(execution, tiled=True))
     threshold = _threshold(folder, config)
     used = {"threshold_used": threshold}
     stage = Run(
@@ -165,8 +166,9 @@ def _work(
             payload, path = read_item(folder, id_), plan.images.path(id_)
             digest, classes = folder.items[id_].inputs.get("image"), len(folder.classes)
             work = Work(
-                payload, path, plan.images.reading, digest, classes, plan.config, plan.threshold, plan.device
-            )
+                payload, path, plan.images.reading, digest, classes, plan.config, plan.threshold, plan.device,
+                plan.images.max_pixels,
+            )  # fmt: skip
             if is_large(decode_cam(payload, classes=len(folder.classes))):
                 for part in parts(id_, work, blends):
                     if id_ in failed:  # a thousand windows on which a worker dies would end the run

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from wsss_cli.config import CrfConfig, Reading
 from wsss_cli.data.cams import WHOLE, Cam, decode_cam, encode_cam, upsample
 from wsss_cli.data.images import read_image
-from wsss_cli.data.limits import MAX_TILED_PIXELS
 from wsss_cli.errors import ItemError
 from wsss_cli.ops import crf as ops
 from wsss_cli.ops.trust import image_score, region_scores
@@ -34,6 +33,7 @@ class Work:
     config: CrfConfig
     threshold: float
     device: str  # where the CRF runs
+    max_pixels: int
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def _marginals(
 
 def _image_of(cam: Cam, work: Work) -> NDArray[np.uint8]:
     """The image (H, W, 3), if it is the one that the maps were made of (ItemError)."""
-    image, digest = read_image(work.image, work.reading, max_pixels=MAX_TILED_PIXELS)
+    image, digest = read_image(work.image, work.reading, max_pixels=work.max_pixels)
     if work.image_sha256 not in (None, digest):
         raise ItemError("image-changed", f"{show(work.image)} has changed since its maps were made.")
     if image.shape[:2] != cam.size:

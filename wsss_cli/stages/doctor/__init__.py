@@ -15,7 +15,7 @@ import torch
 
 from wsss_cli.config import PLAIN, Execution, Reading
 from wsss_cli.data.images import ImageFacts
-from wsss_cli.data.limits import MAX_PIXELS
+from wsss_cli.data.limits import allowed
 from wsss_cli.data.samples import Sample, Unlabelled, find_images, select
 from wsss_cli.errors import EnvironmentProblemError, ItemError, RejectedInputError, UnsafeFileError
 from wsss_cli.labels import Labels, read_labels
@@ -117,6 +117,7 @@ def _survey(
             f"{len(unreadable)} of {len(samples)} images cannot be read: {_some(unreadable)}."
         )
     found.figures["images"] = {"count": len(samples), "unreadable": len(unreadable), **_shapes(facts)}
+    most = allowed(execution)
     doubts: tuple[tuple[str, Callable[[ImageFacts], bool]], ...] = (
         (
             "use less than a quarter of their range of grays and look almost black; see --bit-depth",
@@ -128,9 +129,9 @@ def _survey(
         ),
         ("have several frames; the first is taken", lambda f: f.frames > 1),
         (
-            f"have more than {MAX_PIXELS // 1_000_000} million pixels; pass --tile 512 to wsss cams and wsss predict, "
+            f"have more than {most:,} pixels; pass --tile 512 to wsss cams and wsss predict, "
             "and train on parts of them: trainings leave them out",
-            lambda f: math.prod(f.size) > MAX_PIXELS,
+            lambda f: math.prod(f.size) > most,
         ),
     )
     for what, doubtful in doubts:

@@ -10,6 +10,7 @@ from wsss_cli.config import Execution, TrainClsConfig, as_dict
 from wsss_cli.data.checkpoints import encode_checkpoint, encode_safetensors
 from wsss_cli.data.files import json_bytes, read_json, sha256
 from wsss_cli.data.image_folder import image_facts
+from wsss_cli.data.limits import allowed
 from wsss_cli.data.resume import ResumeFile, clear_resume
 from wsss_cli.data.run import Run
 from wsss_cli.data.samples import Unlabelled, find_images, match, select
@@ -56,7 +57,7 @@ def run(
     def tagged(chosen: Path | None, bound: int | None) -> TaggedSamples:
         wanted = select([sample.id for sample in samples], chosen, bound, str(images))
         tags = match(_restricted(table, names), samples, names, unlabelled, wanted)
-        return with_targets(samples, tags, len(names), config.reading)
+        return with_targets(samples, tags, len(names), config.reading, allowed(execution))
 
     train = tagged(listing, limit)
     val = tagged(val_listing, None) if val_listing else None
