@@ -22,6 +22,7 @@ from wsss_cli.pages.charts import curves
 from wsss_cli.pages.gallery import SCRIPT, Card, gallery
 from wsss_cli.pages.html import beside, details, page, section, table
 from wsss_cli.reporter import Reporter
+from wsss_cli.text import show
 
 HEIGHT = 280  # of a picture in pixels: as large as a chosen card shows it
 TRAININGS = ("train-cls", "train-seg")
