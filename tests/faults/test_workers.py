@@ -54,7 +54,10 @@ def spoil_some(world: World, here: Path, deeds: dict[str, str], workers: int) ->
     again = world.before("crf", here)
     timeout = 3 if "hang" in deeds.values() else 60
     outcome = again.perform(
-        "crf", f"--workers={workers}", sabotage=lambda: spoil(crf, deeds, timeout=timeout)
+        "crf",
+        f"--workers={workers}",
+        sabotage=lambda: spoil(crf, deeds, timeout=timeout),
+        processes=True,
     )
     out, clean = here / "crf", tree(world.root / "crf")
 
@@ -101,7 +104,7 @@ def test_when_all_workers_die_the_machine_is_at_fault(world: World, tmp_path: Pa
         executor._MOST_DEATHS = 2
         spoil(crf, dict.fromkeys(ids_of(world), "kill"))
 
-    outcome = again.perform("crf", sabotage=spoil_all)
+    outcome = again.perform("crf", "--workers=1", sabotage=spoil_all, processes=True)
     assert outcome.status == 5
     assert "2 worker processes ended one after another, the last with exit -9 (SIGKILL)" in outcome.stderr
     assert_alone(again.root)
@@ -112,7 +115,9 @@ def test_when_all_workers_die_the_machine_is_at_fault(world: World, tmp_path: Pa
 def test_a_worker_does_not_outlive_a_killed_command(world: World, tmp_path: Path) -> None:
     """Nor does it hold the lock: the next run takes over at once."""
     again = world.before("crf", tmp_path / "here")
-    outcome = again.perform("crf", sabotage=lambda: spoil(crf, {ids_of(world)[2]: "kill-parent"}))
+    outcome = again.perform(
+        "crf", "--workers=1", sabotage=lambda: spoil(crf, {ids_of(world)[2]: "kill-parent"}), processes=True
+    )
 
     assert outcome.status == -9
     assert (again.root / "crf/.wsss.lock").exists()
@@ -130,7 +135,7 @@ def test_a_training_whose_loading_process_dies(world: World, tmp_path: Path) -> 
         module: Any = train_seg
         module.MaskedImages = KilledImages
 
-    outcome = again.perform("seg", sabotage=kill_later)
+    outcome = again.perform("seg", "--workers=1", sabotage=kill_later, processes=True)
     assert outcome.status == 5
     assert outcome.stderr.count("\n") == 1
     assert "E_ENVIRONMENT]: A process that loads images was lost" in outcome.stderr
