@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wsss_cli import cli
+from wsss_cli.cli import commands
 from wsss_cli.cli import settings as toml
 from wsss_cli.config import Execution, Reading
 from wsss_cli.data.cams import Cam, decode_cam, encode_cam
@@ -281,12 +282,11 @@ def readers(folder: Path) -> dict[str, tuple[Reader, Sequence[bytes], Sequence[b
     return found
 
 
-GROUP = cli.build()
+GROUP, CAMS = cli.build(), commands.build("cams")
 
 
 def load_settings(path: Path) -> object:
-    command = GROUP.commands["cams"]
-    context = typer.Context(command, info_name="cams", parent=typer.Context(GROUP))
+    context = typer.Context(CAMS, info_name="cams", parent=typer.Context(GROUP))
     toml.load(context, path)
     return context.default_map
 

@@ -180,9 +180,11 @@ def test_maps() -> None:
     """lam is the product of token and patch, cam what --method cam shows, aux the earlier head; others are refused."""
     method, images = make(), torch.randn(1, 3, 64, 48)
     tokens = method.classifier.tokens(images)
-    lam = more.localiser(method, more.CamsOptions())(images)
+    lam = more.localiser(method, more.CamsOptions(zero="minimum"))(images)
     one = (method.classifier.categories(tokens)[0, 1] * tokens.patches[0, :, 2, 3]).sum()
     assert float(lam[0, 1, 2, 3]) == pytest.approx(float(one), rel=1e-4)
+    above_mean = more.localiser(method, more.CamsOptions())(images)
+    torch.testing.assert_close(above_mean, lam - lam.mean(dim=(2, 3), keepdim=True))
     cam = METHODS.load("cam")
     raw = cam.localiser(method, cam.CamsOptions())(images)
     assert torch.equal(more.localiser(method, more.CamsOptions(maps="cam"))(images), raw)
@@ -200,8 +202,9 @@ def test_maps() -> None:
 
 
 def test_views() -> None:
-    """A LAM keeps its sign while scales are added, a patch map does not; the paper looks at a square."""
-    assert more.views(more.CamsOptions()).relu == "never"
+    """A published LAM keeps its sign while scales are added, other maps do not; the paper looks at a square."""
+    assert more.views(more.CamsOptions(zero="minimum")).relu == "never"
+    assert more.views(more.CamsOptions()).relu == "scales"
     assert more.views(more.CamsOptions(maps="cam")).relu == "scales"
     paper = more.views(more.CamsOptions(**more.CAMS_PRESETS["paper"]["options"]))
     assert (paper.square, paper.padding, paper.mirrors, paper.epsilon) == (448, "none", "max", 1e-5)

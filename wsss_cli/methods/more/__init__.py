@@ -24,8 +24,9 @@ uncertain patch is the one that was tested; theirs lies three rows and columns b
 of all steps. (7) The un-mirrored view of M at scale 1 is the training forward itself. (8) reg's filter is the same
 permutohedral lattice, in torch; `energy=exact` is the Gaussian sum times 0.47, for equal strength, whose cost grows
 with the square of the pixels. (9) On grids below 7x7 patches ure's window shrinks. (10) A single class keeps one
-neighbour in the graph, where half of 1 would be none. Layers the authors create and never use are left out.
-`--preset paper` undoes (1) to (3).
+neighbour in the graph, where half of 1 would be none. (11) A LAM begins at its mean over the image; above its minimum,
+as published, the background lies at half of the maximum, where no threshold is found without the truth
+(`zero=minimum`). Layers the authors create and never use are left out. `--preset paper` undoes (1) to (3) and (11).
 """
 
 from __future__ import annotations
@@ -239,9 +240,10 @@ def localiser(method: Any, options: CamsOptions) -> Localise:
         tokens = classifier.tokens(images)
         if options.maps == "lam":
             with torch.autocast(images.device.type, enabled=False):  # a sum over hundreds of features
-                return torch.einsum(
+                maps = torch.einsum(
                     "bcd,bdhw->bchw", classifier.categories(tokens).float(), tokens.patches.float()
                 )
+                return maps - maps.mean(dim=(2, 3), keepdim=True) if options.zero == "mean" else maps
         main, aux = classifier.maps(tokens)
         result: Tensor = main if options.maps == "cam" else aux
         return result
@@ -250,12 +252,12 @@ def localiser(method: Any, options: CamsOptions) -> Localise:
 
 
 def views(options: CamsOptions) -> Views:
-    """Mirror images by the maximum; a LAM keeps its sign until its minimum is taken off."""
+    """Mirror images by the maximum; a LAM keeps its sign where its zero is the minimum."""
     return Views(
         square=options.square,
         resample="plain",
         padding="mirrored" if options.padded else "none",
         mirrors="max",
-        relu="never" if options.maps == "lam" else "scales",
+        relu="never" if options.maps == "lam" and options.zero == "minimum" else "scales",
         epsilon=options.epsilon,
     )

@@ -12,6 +12,7 @@ from wsss_cli.ops import relations
 from wsss_cli.ops.dense_energy import FILTERS
 from wsss_cli.registry import require_choice, require_positive
 
+ZEROS = ("mean", "minimum")
 MAPS = ("lam", "cam", "aux")
 
 
@@ -75,16 +76,19 @@ class TrainOptions:
 class CamsOptions:
     """Which map: lam, the product of class tokens and patches, or cam | aux, the main or earlier patch head's.
 
-    `square`: side of the square that images are stretched to, 0 for their own size; `padded` to whole patches.
+    `zero` of a lam: its "mean" over the image, below which nothing is left, or its "minimum". `square`: side of the
+    square that images are stretched to, 0 for their own size; `padded` to whole patches.
     """
 
     maps: str = "lam"
+    zero: str = "mean"  # "minimum" as published
     square: int = 0
     padded: bool = True
     epsilon: float = 1e-20  # of the normalisation; 1e-5 as published
 
     def __post_init__(self) -> None:
         require_choice("maps", self.maps, MAPS)
+        require_choice("zero", self.zero, ZEROS)
         if self.square < 0:
             raise UsageError(f"square is {self.square}; it must be a number of pixels, or 0.")
 
@@ -104,7 +108,7 @@ COCO = {**PAPER, "batch_size": 8, "options": _COCO}
 TRAIN_PRESETS: dict[str, dict[str, Any]] = {
     "default": DEFAULT, "scratch": SCRATCH, "paper": PAPER, "coco": COCO
 }  # fmt: skip
-_SQUARE = {"square": 448, "padded": False, "epsilon": 1e-5}
+_SQUARE = {"zero": "minimum", "square": 448, "padded": False, "epsilon": 1e-5}
 CAMS_PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
     "paper": {"scales": (1.0,), "flip": True, "max_side": 0, "options": _SQUARE},
