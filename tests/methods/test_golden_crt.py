@@ -25,7 +25,8 @@ from wsss_cli.nets.backbones.load import IMAGENET_MEAN, IMAGENET_STD, load_backb
 from wsss_cli.nets.backbones.vit import ViT
 from wsss_cli.ops.cam import multi_scale, normalise
 from wsss_cli.ops.pictures import normalised, scaled_bytes
-from wsss_cli.runtime.train_loop import Recipe, State, fit
+from wsss_cli.runtime.schedule import Recipe
+from wsss_cli.runtime.train_loop import State, fit
 
 HERE = Path(__file__).parents[1] / "golden"
 SHARED = Path(os.environ.get("WSSS_SHARED", Path(__file__).parents[2].parent / "shared")) / "golden" / "crt"

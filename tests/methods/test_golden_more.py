@@ -21,7 +21,7 @@ from wsss_cli.ops.affinity import affinity_labels, pixel_labels
 from wsss_cli.ops.cam import multi_scale, normalise, resize
 from wsss_cli.ops.dense_energy import LATTICE_STRENGTH, dense_energy, filtered, kernel_features
 from wsss_cli.ops.segmentation import balanced_pixel_loss
-from wsss_cli.runtime.train_loop import Recipe, learning_rate
+from wsss_cli.runtime.schedule import Recipe, learning_rate
 
 HERE = Path(__file__).parents[1] / "golden"
 SHARED = Path(os.environ.get("WSSS_SHARED", Path(__file__).parents[2].parent / "shared")) / "golden" / "more"
@@ -135,7 +135,9 @@ def test_forward(golden: Golden, size: str) -> None:
     assert_close(method(x), golden[size + "cls"])
     assert_close(classifier.decoder(tokens.patches), golden[size + "seg"])
     for maps, name in (("lam", "lam_raw"), ("cam", "cam_raw"), ("aux", "cam_aux_raw")):
-        assert_close(more.localiser(method, more.CamsOptions(maps=maps, zero="minimum"))(x), golden[size + name])
+        assert_close(
+            more.localiser(method, more.CamsOptions(maps=maps, zero="minimum"))(x), golden[size + name]
+        )
     assert_close(scores.maps, golden[size + "cam_raw"])
 
 

@@ -18,8 +18,8 @@ from wsss_cli.nets.pyramid import FrozenPyramid, TinyPyramid, load_pyramid
 from wsss_cli.ops.pair_losses import affinity_losses, displacement_losses, pair_labels, reduced
 from wsss_cli.ops.paths import PairIndex, pair_affinities
 from wsss_cli.ops.pictures import normalised
+from wsss_cli.runtime.schedule import Recipe, learning_rate
 from wsss_cli.runtime.seed import seed_everything
-from wsss_cli.runtime.train_loop import Recipe, learning_rate
 
 SMALL_CNN = "mobilenetv2_035"
 SHARED = Path(os.environ.get("WSSS_SHARED", Path(__file__).parents[2].parent / "shared"))

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from processes import children, left_after
 
+from wsss_cli import timing
 from wsss_cli.errors import EnvironmentProblemError, ItemError, UsageError
 from wsss_cli.runtime import executor
 from wsss_cli.runtime.executor import WorkerBugError, run_here, run_isolated
@@ -263,3 +264,16 @@ def test_work_in_this_process_gives_what_workers_give() -> None:
         next(results)
     with pytest.raises(WorkerBugError, match="ZeroDivisionError"):
         list(run_here(OBEY, [("bug", "bug")]))
+
+
+def test_workers_tell_where_their_time_goes() -> None:
+    """Their sections count beside the main thread's, and only while someone counts."""
+    clock = timing.start()
+    try:
+        assert [result for _, result in run_isolated("tasks:measured", [("a", 1), ("b", 2)], workers=1)] == [
+            1,
+            2,
+        ]
+    finally:
+        timing.stop()
+    assert clock.table()["beside: measured"]["seconds"] >= 0.02

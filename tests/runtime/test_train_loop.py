@@ -18,9 +18,11 @@ from torch.utils.data import Dataset
 from wsss_cli.errors import EnvironmentProblemError, ItemError
 from wsss_cli.methods import aream
 from wsss_cli.nets.backbones.load import load_backbone
-from wsss_cli.runtime import train_loop
+from wsss_cli.runtime import schedule
+from wsss_cli.runtime.loading import EpochSampler, batches
+from wsss_cli.runtime.schedule import Recipe, learning_rate
 from wsss_cli.runtime.seed import local_randomness, seed_everything
-from wsss_cli.runtime.train_loop import EpochSampler, Recipe, State, batches, fit, learning_rate
+from wsss_cli.runtime.train_loop import State, fit
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "aream_mctformer.npz"
 
@@ -37,7 +39,7 @@ def recipe(**changes: object) -> Recipe:
 def test_published_rates() -> None:
     """The paper's preset repeats the authors' rate of each epoch, two idle ones included."""
     published = np.load(GOLDEN)["lr_mct_epoch"]
-    rates = [train_loop.timm_epoch_rate(6.25e-5, epoch, 60) for epoch in range(60)]
+    rates = [schedule.timm_epoch_rate(6.25e-5, epoch, 60) for epoch in range(60)]
     np.testing.assert_allclose(rates, published, rtol=1e-6)
 
 
@@ -45,7 +47,7 @@ def test_published_rates_of_the_conformer() -> None:
     """A line from 1e-6 through the first epoch, then half a cosine back, step by step."""
     published = np.load(GOLDEN.parent / "aream_conformer.npz")["lr_steps"]
     chosen = recipe(epochs=12, lr=5e-5, warmup_epochs=1.0, schedule="conformer-steps")
-    rates = [train_loop.learning_rate(chosen, step // 10, step % 10, 10) for step in range(120)]
+    rates = [schedule.learning_rate(chosen, step // 10, step % 10, 10) for step in range(120)]
     np.testing.assert_allclose(rates, published, rtol=1e-6)
 
 

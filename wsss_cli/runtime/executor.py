@@ -23,6 +23,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from wsss_cli import timing
 from wsss_cli.errors import EnvironmentProblemError, ItemError, WsssError
 
 _STARTUP_SECONDS = 300.0
@@ -95,7 +96,8 @@ class _Worker:
         ours, theirs = socket.socketpair()
         path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
         environment = {**os.environ, **dict.fromkeys(_ONE_THREAD, "1"), "PYTHONPATH": path}
-        arguments = [work, str(theirs.fileno()), str(os.getpid()), str(memory_bytes or 0)]
+        timed = "timed" if timing.current() else ""
+        arguments = [work, str(theirs.fileno()), str(os.getpid()), str(memory_bytes or 0), timed]
         with theirs:
             try:
                 process = subprocess.Popen(
@@ -231,6 +233,11 @@ class _Team:
         except MemoryError:  # for the result; what is left of it in the pipe is of no use
             kind, value = "memory", None
             worker.process.kill()
+        if kind == "time":
+            clock = timing.current()
+            if clock is not None:
+                clock.add({timing.BESIDE + name: seconds for name, seconds in value.items()})
+            return
         result = _opened(kind, value)
         if kind == "ready":
             worker.ready = True
@@ -298,8 +305,11 @@ def _how(status: int) -> str:
         return f"exit {status}"
 
 
-def serve(work: str, descriptor: str, parent: str, memory_bytes: str) -> None:
-    """The worker's life: import the work, then answer each value from the pipe with its result."""
+def serve(work: str, descriptor: str, parent: str, memory_bytes: str, timed: str = "") -> None:
+    """The worker's life: import the work, then answer each value from the pipe with its result.
+
+    `timed`: and tell where its time went.
+    """
     _die_with(int(parent))
     if int(memory_bytes):
         resource.setrlimit(resource.RLIMIT_AS, (int(memory_bytes), int(memory_bytes)))
@@ -310,10 +320,14 @@ def serve(work: str, descriptor: str, parent: str, memory_bytes: str) -> None:
         pipe.send(("bug", traceback.format_exc()))
         return
     pipe.send(("ready", None))
+    clock = timing.start() if timed else None
     with contextlib.suppress(EOFError, OSError):  # the parent has closed its end: no more work
         while True:
             try:
-                pipe.send(_answer(function, pipe.recv()))
+                answer = _answer(function, pipe.recv())
+                if clock is not None:
+                    pipe.send(("time", clock.take()))
+                pipe.send(answer)
             except MemoryError:  # for the item or for its result; nothing of the answer was sent yet
                 pipe.send(("memory", None))
             except (TypeError, AttributeError, ValueError):  # a result that cannot travel

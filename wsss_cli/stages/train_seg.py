@@ -30,8 +30,9 @@ from wsss_cli.registry import require_choice
 from wsss_cli.reporter import Reporter
 from wsss_cli.runtime.device import choose_device, choose_precision, loading_processes
 from wsss_cli.runtime.mask_batches import MaskedImages, Pair
+from wsss_cli.runtime.schedule import SCHEDULES, Recipe
 from wsss_cli.runtime.seed import seed_everything
-from wsss_cli.runtime.train_loop import SCHEDULES, Recipe, to_device, train
+from wsss_cli.runtime.train_loop import to_device, train
 from wsss_cli.summary import Summary
 from wsss_cli.text import show
 

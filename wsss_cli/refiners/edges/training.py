@@ -21,7 +21,8 @@ from wsss_cli.ops.pictures import normalised
 from wsss_cli.refiners import Task
 from wsss_cli.runtime.device import loading_processes
 from wsss_cli.runtime.mask_batches import MaskedImages, Pair
-from wsss_cli.runtime.train_loop import Recipe, to_device, train
+from wsss_cli.runtime.schedule import Recipe
+from wsss_cli.runtime.train_loop import to_device, train
 
 STEP = 32  # crop sizes are multiples of it
 

@@ -26,8 +26,8 @@ from wsss_cli.nets.backbones.load import (
 from wsss_cli.ops.crops import AUGMENTS
 from wsss_cli.registry import require_choice
 from wsss_cli.runtime.device import choose_precision
+from wsss_cli.runtime.schedule import OPTIMIZERS, RESTARTING, SCHEDULES
 from wsss_cli.runtime.seed import seed_everything
-from wsss_cli.runtime.train_loop import OPTIMIZERS, RESTARTING, SCHEDULES
 
 
 def completed(

@@ -19,8 +19,9 @@ from wsss_cli.ops.crops import shorter_side, training_view
 from wsss_cli.ops.metrics import average_precision
 from wsss_cli.reporter import Reporter
 from wsss_cli.runtime.device import loading_processes
+from wsss_cli.runtime.schedule import Recipe
 from wsss_cli.runtime.tag_batches import TaggedImages, plain_batches
-from wsss_cli.runtime.train_loop import Recipe, to_device, train
+from wsss_cli.runtime.train_loop import to_device, train
 
 MEMORY = 2 << 30  # bytes of decoded pictures to keep, all loading processes together
 CALIBRATION_IMAGES = 512  # layer entropies settle long before
