@@ -25,6 +25,7 @@ from typing import Any
 
 from wsss_cli import timing
 from wsss_cli.errors import EnvironmentProblemError, ItemError, WsssError
+from wsss_cli.timing import section
 
 _STARTUP_SECONDS = 300.0
 _GRACE_SECONDS = 5.0
@@ -215,9 +216,12 @@ class _Team:
     def _listen(self) -> None:
         """Wait for the next message, death or deadline, and take note of it."""
         left = min((worker.overdue(self._timeout) for worker in self._workers), default=0.0)
-        ready = set(
-            wait([worker.pipe for worker in self._workers], None if left == float("inf") else max(left, 0))
+        pipes, longest = (
+            [worker.pipe for worker in self._workers],
+            None if left == float("inf") else max(left, 0),
         )
+        with section("wait for workers"):
+            ready = set(wait(pipes, longest))
         for worker in list(self._workers):
             if worker.pipe in ready:
                 self._hear(worker)
