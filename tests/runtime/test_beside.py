@@ -64,6 +64,26 @@ def test_behind_raises_what_a_call_raised() -> None:
         behind.call(fail)
 
 
+def test_after_a_failed_call_no_other_is_made() -> None:
+    """What waits behind it is dropped: the disk may be full, or too much has failed."""
+    made: list[str] = []
+    begun = threading.Event()
+
+    def fail() -> None:
+        begun.wait()
+        raise OSError("full")
+
+    def work() -> None:
+        with Behind() as behind:
+            behind.call(fail)
+            behind.call(made.append, "later")
+            begun.set()
+
+    with pytest.raises(OSError, match="full"):
+        work()
+    assert made == []
+
+
 def test_stopped_work_finishes_the_call_that_has_begun_and_no_other() -> None:
     """The item that is being written stays whole; what waits behind it is dropped."""
     made: list[str] = []

@@ -12,9 +12,10 @@ from PIL import Image
 from wsss_cli.config import CamsConfig, Execution, TrainClsConfig
 from wsss_cli.data.cams import Cam, decode_cam
 from wsss_cli.data.folder import read_item, read_run
-from wsss_cli.errors import UsageError
+from wsss_cli.errors import ItemError, UsageError
 from wsss_cli.reporter import Silent
 from wsss_cli.stages import cams, train_cls
+from wsss_cli.stages.cams.localiser import Localiser
 from wsss_cli.summary import Summary
 
 CPU = Execution(device="cpu")
@@ -104,3 +105,34 @@ def test_a_batch_cannot_be_negative() -> None:
     """0 is for the device to decide."""
     with pytest.raises(UsageError, match="--batch-size is -1"):
         CamsConfig(batch_size=-1)
+
+
+def test_images_without_classes_share_a_batch(photos: Path, tmp_path: Path) -> None:
+    """One of a batch may have no class to localise, or none of them has."""
+    labels = tmp_path / "labels.csv"
+    for tags in (["cat", "", "dog", "cat", "", "", ""], [*[""] * 6, "dog"]):
+        rows = [f"{number},{text}" for number, text in enumerate(tags)]
+        labels.write_text("\n".join(["image,classes", *rows]) + "\n")
+        out = tmp_path / f"cams{len(''.join(tags))}"
+        checkpoint, config = photos / "cls/ckpt.pt", CamsConfig(batch_size=4)
+        cams.run(checkpoint, photos / "images", out, config, CPU, Silent(), labels=labels)
+        assert [len(cam.maps) for cam in made(out)] == [int(bool(text)) for text in tags]
+
+
+def test_one_image_of_a_batch_that_cannot_be_localised(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It costs itself; those that shared its pass are looked at by themselves."""
+    real = Localiser._whole
+
+    def whole(self: Localiser, images: Any, tags: Any) -> Any:
+        if any(np.array_equal(image, bad) for image in images):
+            raise ItemError("cam-not-finite", "no numbers")
+        return real(self, images, tags)
+
+    bad = np.array(Image.open(photos / "images/3.png"))
+    monkeypatch.setattr(Localiser, "_whole", whole)
+    summary = localise(photos, tmp_path / "cams", batch_size=8)
+    assert list(summary.failures) == ["3"]
+    assert summary.counts is not None
+    assert summary.counts.done == 6

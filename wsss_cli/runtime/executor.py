@@ -185,6 +185,8 @@ class _Team:
         return not exhausted and not self._waiting and given - shown < self._count * _LOOK_AHEAD
 
     def _hand_out(self) -> None:
+        if any(worker.task and worker.task.again for worker in self._workers):
+            return  # what is tried once more is alone
         if self._suspects:
             self._try_alone()
             return

@@ -184,8 +184,10 @@ class ViT(nn.Module):
 def watched(attentions: Sequence[Any], observe: Observer | None) -> Iterator[None]:
     """Let `observe` read timm attention modules; they are left as they were found, whatever happens."""
     asked = range(len(attentions)) if observe is not None else ()
-    readings = [_Reading(layer, attentions[layer], observe) for layer in asked]  # type: ignore[arg-type]
+    readings: list[_Reading] = []
     try:
+        for layer in asked:
+            readings.append(_Reading(layer, attentions[layer], observe))  # type: ignore[arg-type]  # noqa: PERF401
         yield
     finally:
         for reading in readings:
@@ -196,19 +198,21 @@ class _Reading:
     """What an observer reads of one attention module, computed no more than once.
 
     Where every token's S is wanted, the module itself computes it in the open instead of in a fused kernel: that costs
-    a third of what a second product of q and k beside the kernel would.
+    a third of what a second product of q and k beside the kernel would. Not in training, where each layer's would be
+    kept for the backward pass, and not in bf16 on a CPU, whose softmax has three digits.
     """
 
     def __init__(self, layer: int, attention: Any, observe: Observer) -> None:
         self.layer, self.attention, self.observe = layer, attention, observe
         self.rows, self.logits = observe.rows(layer), observe.logits(layer)
-        self.whole = self.rows == slice(None)
+        exact = not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+        self.opened = exact and self.rows == slice(None)
         self.fused = attention.fused_attn
         self.mean_logits: Tensor | None = None
         self.hooks = []
         if self.logits or self.rows != slice(0):
             self.hooks.append(attention.qkv.register_forward_hook(self._see_qkv))
-        if self.whole:
+        if self.opened:
             attention.fused_attn = False
             self.hooks.append(attention.attn_drop.register_forward_pre_hook(self._see_softmax))
 
@@ -219,17 +223,18 @@ class _Reading:
             hook.remove()
 
     def _see_qkv(self, _module: nn.Module, _inputs: tuple[Tensor], qkv: Tensor) -> None:
-        if self.whole and not self.logits:
+        if self.opened and not self.logits:
             return
         q, k = queries_and_keys(self.attention, qkv)
-        self.mean_logits = mean_logits(q, k) if self.logits else None
-        if not self.whole:
-            some = q[:, :, self.rows]
-            attention = (some @ k.transpose(-2, -1)).softmax(dim=-1).mean(dim=1) if some.shape[2] else None
-            self.observe(self.layer, attention, self.mean_logits)
+        logits = mean_logits(q, k) if self.logits else None
+        if self.opened:
+            self.mean_logits = logits
+        else:
+            self.observe(self.layer, head_mean(q[:, :, self.rows], k), logits)
 
     def _see_softmax(self, _module: nn.Module, inputs: tuple[Tensor]) -> None:
-        self.observe(self.layer, inputs[0].mean(dim=1), self.mean_logits)
+        logits, self.mean_logits = self.mean_logits, None  # which nobody may need any longer
+        self.observe(self.layer, inputs[0].mean(dim=1, dtype=torch.float32), logits)
 
 
 def queries_and_keys(attention: Any, qkv: Tensor) -> tuple[Tensor, Tensor]:
@@ -237,6 +242,14 @@ def queries_and_keys(attention: Any, qkv: Tensor) -> tuple[Tensor, Tensor]:
     batch, tokens, _ = qkv.shape
     q, k, _ = qkv.reshape(batch, tokens, 3, attention.num_heads, -1).permute(2, 0, 3, 1, 4)
     return attention.q_norm(q) * attention.scale, attention.k_norm(k)
+
+
+@torch.no_grad()
+def head_mean(q: Tensor, k: Tensor) -> Tensor | None:
+    """S of some tokens' q (B, heads, rows, d) and all k (B, heads, T, d) -> (B, rows, T); None without rows."""
+    if q.shape[2] == 0:
+        return None
+    return (q @ k.transpose(-2, -1)).softmax(dim=-1, dtype=torch.float32).mean(dim=1)
 
 
 def mean_logits(q: Tensor, k: Tensor) -> Tensor:

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from wsss_cli.config import CamsConfig, Execution, Reading, as_dict, choose_preset, method_options, resolve
 from wsss_cli.data.cams import Cam, encode_cam
 from wsss_cli.data.checkpoints import Checkpoint, read_checkpoint
-from wsss_cli.data.files import sha256
 from wsss_cli.data.image_folder import image_facts
-from wsss_cli.data.images import decode, read_regular
-from wsss_cli.data.limits import allowed, most_bytes
+from wsss_cli.data.limits import allowed
 from wsss_cli.data.run import Run
 from wsss_cli.data.samples import Sample, Unlabelled, find_images, match, select
 from wsss_cli.errors import ItemError, RejectedInputError
@@ -29,12 +25,12 @@ from wsss_cli.methods.assembly import check_refinement, rebuild
 from wsss_cli.nets.backbones import family
 from wsss_cli.registry import unknown
 from wsss_cli.reporter import Reporter
-from wsss_cli.runtime.beside import Behind, ahead
+from wsss_cli.runtime.beside import Behind
 from wsss_cli.runtime.device import choose_device, choose_precision
 from wsss_cli.runtime.seed import seed_everything
 from wsss_cli.stages.cams.localiser import Localiser
+from wsss_cli.stages.cams.reading import BlockReader, Image, Unreadable
 from wsss_cli.summary import Summary
-from wsss_cli.text import show
 
 Tags = Mapping[str, tuple[int, ...]]
 GPU_BATCH = 16
@@ -175,95 +171,35 @@ def _kept(classes: Sequence[str] | None, names: tuple[str, ...]) -> tuple[int, .
 def _localise_all(
     folder: Run, work: _Work, localiser: Localiser, execution: Execution, reporter: Reporter
 ) -> None:
-    """Blocks of samples, always the same ones, so that what shares a pass of the network does not depend on what is
-    done already.
-    """
     reporter.start("images", len(work.samples))
-    step = localiser.config.batch_size
-    blocks = [work.samples[start : start + step] for start in range(0, len(work.samples), step)]
-    reading = partial(_read_block, folder, work, localiser)
-    with Behind() as behind:
-        for block in ahead(reading, blocks, execution.workers):
-            seen = [read for read in block if isinstance(read, _Read)]
+    reader = BlockReader(work.samples, work.tags, localiser.reading, localiser.max_pixels, folder.finished)
+    ahead = 1 if localiser.config.tile else execution.workers  # an image that needs tiles may take gigabytes
+    told = 0
+    with Behind() as behind, closing(reader.blocks(localiser.config.batch_size, ahead)) as blocks:
+        for number, block in enumerate(blocks, 1):
+            images = [read for read in block if isinstance(read, Image)]
             cams = localiser.cams(
-                [read.image for read in seen], [read.tags for read in seen],
+                [image.pixels for image in images], [image.tags for image in images],
                 lambda tile, of: reporter.advance(0, tile=tile, of=of),
             )  # fmt: skip
-            made = dict(zip((read.id for read in seen), cams, strict=True))
+            for image, cam in zip(images, cams, strict=True):
+                behind.call(_keep, folder, image.id, cam, image.inputs)
             for read in block:
-                behind.call(_keep, folder, read, made.get(read.id), reporter)
+                if isinstance(read, Unreadable):
+                    behind.call(folder.fail, read.id, read.error)
+            reached = min(number * localiser.config.batch_size, len(work.samples))
+            reporter.advance(reached - told)
+            told = reached
 
 
-@dataclass(frozen=True)
-class _Read:
-    """An image that was read, and what its maps are made from."""
-
-    id: str
-    image: NDArray[np.uint8]
-    tags: tuple[int, ...] | None
-    inputs: dict[str, str]
-
-
-@dataclass(frozen=True)
-class _Left:
-    """An image without maps to make: they are there, or it cannot be read."""
-
-    id: str
-    error: ItemError | None = None
-
-
-@dataclass(frozen=True)
-class _File:
-    """An image file and its classes."""
-
-    sample: Sample
-    payload: bytes
-    tags: tuple[int, ...] | None
-
-    @property
-    def inputs(self) -> dict[str, str]:
-        """What its maps are made from."""
-        asked = "predicted" if self.tags is None else ",".join(map(str, self.tags))
-        return {"image": sha256(self.payload), "tags": asked}
-
-    def decoded(self, localiser: Localiser) -> _Read | _Left:
-        """Its pixels."""
-        try:
-            where = show(self.sample.path)
-            image, _ = decode(self.payload, where, localiser.reading, localiser.max_pixels)
-        except ItemError as error:
-            return _Left(self.sample.id, error)
-        return _Read(self.sample.id, image, self.tags, self.inputs)
-
-
-def _read_block(
-    folder: Run, work: _Work, localiser: Localiser, samples: Sequence[Sample]
-) -> list[_Read | _Left]:
-    """The images of a block, decoded all of them unless all are done."""
-    files = [_file(work, localiser, sample) for sample in samples]
-    if all(isinstance(file, _File) and folder.finished(file.sample.id, file.inputs) for file in files):
-        return [_Left(sample.id) for sample in samples]
-    return [file if isinstance(file, _Left) else file.decoded(localiser) for file in files]
-
-
-def _file(work: _Work, localiser: Localiser, sample: Sample) -> _File | _Left:
-    try:
-        payload = read_regular(sample.path, most_bytes(localiser.max_pixels))
-    except ItemError as error:
-        return _Left(sample.id, error)
-    return _File(sample, payload, None if work.tags is None else work.tags[sample.id])
-
-
-def _keep(folder: Run, read: _Read | _Left, made: Cam | ItemError | None, reporter: Reporter) -> None:
+def _keep(folder: Run, id_: str, made: Cam | ItemError, inputs: dict[str, str]) -> None:
     """Write the maps of one image, unless they are there, or why it has none."""
+    if folder.finished(id_, inputs):
+        return
     try:
-        if isinstance(read, _Left) and read.error is not None:
-            raise read.error
         if isinstance(made, ItemError):
             raise made
-        if isinstance(read, _Read) and made is not None and not folder.finished(read.id, read.inputs):
-            facts = {"size": list(made.size), "classes": made.classes.tolist()}
-            folder.write(read.id, encode_cam(made), inputs=read.inputs, **facts)
+        facts = {"size": list(made.size), "classes": made.classes.tolist()}
+        folder.write(id_, encode_cam(made), inputs=inputs, **facts)
     except ItemError as error:
-        folder.fail(read.id, error)
-    reporter.advance()
+        folder.fail(id_, error)

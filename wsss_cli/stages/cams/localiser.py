@@ -51,15 +51,23 @@ class Localiser:
         """
         found: dict[int, Cam | ItemError] = {}
         for group in self._groups(images):
-            try:
-                if self.config.tile:
-                    cams = [self._tiled(images[index], tags[index], tell) for index in group]
-                else:
-                    cams = self._whole([images[index] for index in group], [tags[index] for index in group])
-                found |= dict(zip(group, cams, strict=True))
-            except ItemError as error:
-                found |= dict.fromkeys(group, error)
+            cams = self._together([images[index] for index in group], [tags[index] for index in group], tell)
+            found |= dict(zip(group, cams, strict=True))
         return [found[index] for index in range(len(images))]
+
+    def _together(
+        self, images: Sequence[NDArray[np.uint8]], tags: Sequence[Tags], tell: Callable[[int, int], None]
+    ) -> list[Cam | ItemError]:
+        """Images of one size; where something is wrong with them, each by itself, so that it costs itself alone."""
+        try:
+            if self.config.tile:
+                return [self._tiled(images[0], tags[0], tell)]
+            return [*self._whole(images, tags)]
+        except ItemError as error:
+            if len(images) == 1:
+                return [error]
+        alone = [self._together([image], [own], tell) for image, own in zip(images, tags, strict=True)]
+        return [result for (result,) in alone]
 
     def _groups(self, images: Sequence[NDArray[np.uint8]]) -> list[list[int]]:
         """Places of images of one size, as many together as the batch and the attention's memory allow."""
@@ -69,16 +77,19 @@ class Localiser:
         return [
             places[start : start + step]
             for shape, places in of_size.items()
-            for step in [self._together(shape)]
+            for step in [self._room(shape)]
             for start in range(0, len(places), step)
         ]
 
-    def _together(self, shape: tuple[int, ...]) -> int:
+    def _room(self, shape: tuple[int, ...]) -> int:
+        """How many images of a shape may share a pass."""
         if self.config.tile or self.config.batch_size <= 1:
             return 1
-        side, longest = self.config.max_side or max(shape), max(shape[:2])
-        factor = min(1.0, side / longest) * max(self.config.scales) / self.method.classifier.backbone.stride
-        tokens = shape[0] * shape[1] * factor**2
+        height, width = (self.views.square,) * 2 if self.views.square else shape[:2]
+        factor = min(1.0, (self.config.max_side or max(height, width)) / max(height, width))
+        tokens = (
+            height * width * (factor * max(self.config.scales) / self.method.classifier.backbone.stride) ** 2
+        )
         return int(min(self.config.batch_size, max(1, ATTENTION // (2 * tokens**2))))
 
     @torch.no_grad()
@@ -91,16 +102,16 @@ class Localiser:
             scores = self._scores(pixels)
             keys = [self._keys(seen, asked) for seen, asked in zip(scores, tags, strict=True)]
             every = sorted({key for own in keys for key in own})
-            raw = self._raw(pixels, every) if every else torch.zeros(len(images), 0, *small)
-            return [
-                self._cam(
-                    self._maps(one[None, [every.index(key) for key in own]], small),
-                    own,
-                    seen,
-                    (height, width),
-                )
-                for one, own, seen in zip(raw, keys, scores, strict=True)
+            raw = self._raw(pixels, every) if every else None
+            nothing = np.zeros((0, *small), np.float32)
+            maps = [
+                nothing if raw is None or not own else self._maps(raw[index, places(every, own)][None], small)
+                for index, own in enumerate(keys)
             ]
+        return [
+            self._cam(found, own, seen, (height, width))
+            for found, own, seen in zip(maps, keys, scores, strict=True)
+        ]
 
     @torch.no_grad()
     def _tiled(self, image: NDArray[np.uint8], tags: Tags, tell: Callable[[int, int], None]) -> Cam:
@@ -157,7 +168,6 @@ class Localiser:
             if "memory" not in str(error):
                 raise
             way = "a smaller --tile" if self.config.tile else "--max-side, or --tile 512 for full detail"
-            way = "a smaller --batch-size" if self.config.batch_size > 1 else way
             raise ItemError("memory", f"The image does not fit into memory. Pass {way}.") from error
 
     def _maps(self, raw: Tensor, size: tuple[int, int]) -> NDArray[np.float32]:
@@ -244,3 +254,8 @@ class Localiser:
     def _factor(self, picture: Tensor) -> float:
         side, longest = 0 if self.config.tile else self.config.max_side, max(picture.shape[-2:])
         return side / longest if side and longest > side else 1.0
+
+
+def places(every: Sequence[int], some: Sequence[int]) -> list[int]:
+    """Where each of `some` stands in `every`."""
+    return [every.index(one) for one in some]
