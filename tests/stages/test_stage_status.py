@@ -89,7 +89,7 @@ def test_every_changed_or_missing_file_is_named(
     said = capsys.readouterr()
     assert "  changed or missing: items/a/1.npz\n" in said.out
     assert "E_MISMATCH" in said.err
-    assert "4 files are changed or missing" in said.err
+    assert "Files changed or missing: 4" in said.err
 
 
 def test_same_size_and_time_do_not_hide_a_change(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,7 +37,7 @@ def status(
     if damaged:
         write_error(
             OutputMismatchError.code,
-            f"{damaged} files are changed or missing. Run the commands that made them again: "
+            f"Files changed or missing: {damaged}. Run the commands that made them again: "
             "each redoes what it can, and says so where it cannot.",
         )
         raise typer.Exit(OutputMismatchError.exit_code)
