@@ -225,7 +225,10 @@ def test_weights_start_the_trunk(masks: Path, tmp_path: Path) -> None:
     """A classifier's checkpoint names its own backbone and starts the trunk; with a rate of nearly 0 it stays."""
     source = load_backbone("tiny").backbone.state_dict()
     state = {f"classifier.backbone.{key}": value for key, value in source.items()}
-    about = {"kind": "classifier", "method": "cam", "backbone": "tiny", "classes": ["cat", "dog"]}
+    about = {
+        "kind": "classifier", "method": "cam", "backbone": "tiny", "classes": ["cat", "dog"], "mean": [0.5] * 3,
+        "std": [0.5] * 3, "image_size": 32,
+    }  # fmt: skip
     (tmp_path / "ckpt.pt").write_bytes(encode_checkpoint(about, state))
     config = dataclasses.replace(SHORT, epochs=1, lr=1e-12)
     train(masks, tmp_path / "seg", config, weights=tmp_path / "ckpt.pt")
