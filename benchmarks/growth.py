@@ -48,31 +48,14 @@ def prepare(out: Path, count: int) -> Path:
 def stages(root: Path, networks: Path) -> dict[str, list[str]]:
     """The command line of every stage, in order."""
     images, labels = str(root / "images"), str(root / "labels.csv")
+    cams = ["cams", str(networks / "cls/ckpt.pt"), images, "--labels", labels, "--no-flip", "--device", "cpu"]
     return {
-        "cams": [
-            "cams",
-            str(networks / "cls/ckpt.pt"),
-            images,
-            "--labels",
-            labels,
-            "--no-flip",
-            "--device",
-            "cpu",
-        ],
+        "cams": cams,
         "crf": ["crf", str(root / "cams"), "--iterations", "1", "--workers", "1"],
         "pseudo-labels": ["pseudo-labels", str(root / "crf"), "--workers", "1"],
         "predict": ["predict", str(networks / "seg/ckpt.pt"), images, "--device", "cpu"],
         "eval": ["eval", str(root / "predict"), "--truth", str(root / "masks"), "--workers", "1"],
-        "again": [
-            "cams",
-            str(networks / "cls/ckpt.pt"),
-            images,
-            "--labels",
-            labels,
-            "--no-flip",
-            "--device",
-            "cpu",
-        ],
+        "again": cams,
     }
 
 

@@ -50,9 +50,9 @@ class Commands(TyperGroup):
         name, command, rest = super().resolve_command(ctx, args)
         return name, None if command is None else build(str(name)), rest
 
-    def every(self) -> dict[str, Any]:
+    def every(self) -> list[Any]:
         """All commands, built."""
-        return {name: build(name) for name in COMMANDS}
+        return [build(name) for name in COMMANDS]
 
 
 def function(name: str) -> Callable[..., None]:

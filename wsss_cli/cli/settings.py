@@ -11,7 +11,6 @@ Keys are options without their dashes. Flags and `WSSS_*` variables win over the
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +35,14 @@ def load(ctx: typer.Context, path: Path | None) -> None:
         return
     path = path or USUAL
     tables = _read(path)
-    commands: Mapping[str, Any] = ctx.find_root().command.every()  # type: ignore[attr-defined]
+    group: Any = ctx.find_root().command
     for key, value in tables.items():
-        if isinstance(value, dict) and key not in commands:
-            raise UsageError(f"{show(path)}: {unknown('command', key, tuple(commands))}")
+        if isinstance(value, dict) and key not in group.commands:
+            raise UsageError(f"{show(path)}: {unknown('command', key, tuple(group.commands))}")
     general = {key: value for key, value in tables.items() if not isinstance(value, dict)}
     for key in general:
-        _require_option(path, key, {name for command in commands.values() for name in _options(command)})
-        if _flag(key) not in GENERAL:
+        if _flag(key) not in GENERAL:  # only to say what is wrong is it worth building every command
+            _require_option(path, key, {name for command in group.every() for name in _options(command)})
             raise UsageError(
                 f"{show(path)}: {key} means another thing in each command. Put it into a table such as [cams]."
             )
