@@ -13,6 +13,7 @@ from wsss_cli.data.cams import Cam, encode_cam
 from wsss_cli.data.files import sha256_file
 from wsss_cli.data.masks import encode_mask
 from wsss_cli.data.run import Run
+from wsss_cli.errors import ItemError
 from wsss_cli.reporter import Silent
 
 CLASSES = ("cat", "dog")
@@ -72,8 +73,9 @@ def write_cams(
     payloads: dict[str, bytes] | None = None,
     stage: str = "cams",
     ids: Sequence[str] = tuple(SCENES),
+    failing: Sequence[str] = (),
 ) -> Path:
-    """A finished cams folder; `payloads` replaces the file of an id."""
+    """A finished cams folder; `payloads` replaces the file of an id, and `failing` ones have none."""
     with Run(
         root,
         stage,
@@ -86,7 +88,9 @@ def write_cams(
         execution=Execution(),
         reporter=Silent(),
     ) as run:
-        for id_ in ids:
+        for id_ in failing:
+            run.fail(id_, ItemError("image-truncated", "The image ends too early."))
+        for id_ in (id_ for id_ in ids if id_ not in failing):
             classes = SCENES[id_]
             payload = (payloads or {}).get(id_) or encode_cam(cam(classes))
             digest = sha256_file(images / f"{id_}.png")

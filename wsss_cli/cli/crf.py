@@ -21,6 +21,7 @@ def crf(
     ],
     listing: shared.Listing = None,
     limit: shared.Limit = None,
+    allow_partial: shared.AllowPartial = False,
     preset: shared.Preset = DEFAULT.preset,
     background: Annotated[
         str, typer.Option(help="How maps become start probabilities: logistic, power or label.")
@@ -82,6 +83,7 @@ def crf(
             reporter,
             listing=listing,
             limit=limit,
+            allow_partial=allow_partial,
             given=job.given(CrfConfig),
         )
     job.finish(summary)

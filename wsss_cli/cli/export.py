@@ -26,6 +26,7 @@ def export(
     ],
     listing: shared.Listing = None,
     limit: shared.Limit = None,
+    allow_partial: shared.AllowPartial = False,
     to: Annotated[str, typer.Option(metavar="FORMAT", help=FORMATS)] = ExportConfig.to,
     images: Annotated[
         str,
@@ -77,6 +78,7 @@ def export(
 
     with job.console as reporter:
         summary = stage.run(
-            masks, out, config, job.execution, reporter, listing=listing, limit=limit, given=job.typed(ExportConfig)
+            masks, out, config, job.execution, reporter, listing=listing, limit=limit, allow_partial=allow_partial,
+            given=job.typed(ExportConfig),
         )  # fmt: skip
     job.finish(summary)

@@ -117,6 +117,9 @@ MaxPixels = Annotated[
         help="Refuse larger images, such as 2e8; default: 64 million, with --tile and in the stages after it 1,000.",
     ),
 ]
+AllowPartial = Annotated[
+    bool, _input("--allow-partial", help="Go on without the images that failed when the folder was made.")
+]
 AllowFailed = Annotated[
     str, _running("--allow-failed", metavar="N|P%", help="End with 0 when no more items than this failed.")
 ]

@@ -24,6 +24,7 @@ def pseudo_labels(
     ],
     listing: shared.Listing = None,
     limit: shared.Limit = None,
+    allow_partial: shared.AllowPartial = False,
     threshold: Annotated[
         str,
         typer.Option(help="Map value from which a pixel is foreground: auto, or a number between 0 and 1."),
@@ -64,5 +65,6 @@ def pseudo_labels(
             reporter,
             listing=listing,
             limit=limit,
+            allow_partial=allow_partial,
         )
     job.finish(summary)

@@ -22,6 +22,7 @@ def refine(
     ],
     listing: shared.Listing = None,
     limit: shared.Limit = None,
+    allow_partial: shared.AllowPartial = False,
     weights: shared.Weights = None,
     checkpoint: Annotated[
         Path | None,
@@ -93,6 +94,7 @@ def refine(
             reporter,
             listing=listing,
             limit=limit,
+            allow_partial=allow_partial,
             weights=weights,
             checkpoint=checkpoint,
             given=job.given(RefineConfig),

@@ -256,6 +256,8 @@ class Pipeline:
         """Run one stage into the folder `name`, with the options that are its."""
         if kind in (TrainClsConfig, CamsConfig, CrfConfig):
             choices["given"] = self._given(kind)
+        if kind in (CrfConfig, PseudoLabelsConfig, TrainSegConfig):
+            choices["allow_partial"] = True  # what failed is told at the end, for all stages together
         execution, console = self._job.execution, self._job.console
         console.enter(name)
         said = stage(*inputs, self._folder / name, self._configs[kind], execution, console, **choices)

@@ -19,6 +19,7 @@ def train_seg(
     masks: Annotated[Path, typer.Argument(metavar="MASKS", help="Folder made by 'wsss pseudo-labels'.")],
     listing: shared.Listing = None,
     limit: shared.Limit = None,
+    allow_partial: shared.AllowPartial = False,
     weights: Annotated[
         Path | None,
         typer.Option(
@@ -95,6 +96,7 @@ def train_seg(
             reporter,
             listing=listing,
             limit=limit,
+            allow_partial=allow_partial,
             weights=weights,
         )
     job.finish(summary)

@@ -65,6 +65,17 @@ def read_run(folder: Path, *stages: str) -> StageFolder:
     )
 
 
+def refuse_partial(folder: StageFolder, ids: Sequence[str], allow: bool) -> None:
+    """RejectedInputError if some of `ids` failed when the folder was made, unless that is allowed."""
+    failed = [id_ for id_ in ids if id_ in folder.failures]
+    if failed and not allow:
+        raise RejectedInputError(
+            f"{show(folder.path.name or str(folder.path))} is incomplete: {len(failed)} of {len(ids)} images failed "
+            f"there, first: '{show(failed[0])}' ({show(folder.failures[failed[0]]).rstrip('.')}). Mend them and run "
+            f"the same {manifests.command(folder.stage)} command again, or pass --allow-partial to go on without them."
+        )
+
+
 def stage_folders(given: Sequence[Path]) -> list[Path]:
     """The stage folders themselves, and those directly inside of folders that are none; RejectedInputError: neither."""
     found: list[Path] = []

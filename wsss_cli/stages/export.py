@@ -14,7 +14,7 @@ from wsss_cli.config import Execution, ExportConfig, as_dict, item_limit, requir
 from wsss_cli.data.cams import decode_cam, upsample
 from wsss_cli.data.copies import image_copy
 from wsss_cli.data.files import sha256
-from wsss_cli.data.folder import MAPS, MASKS, StageFolder, read_item, read_run
+from wsss_cli.data.folder import MAPS, MASKS, StageFolder, read_item, read_run, refuse_partial
 from wsss_cli.data.image_folder import ImageFolder, images_of
 from wsss_cli.data.limits import allowed
 from wsss_cli.data.masks import decode_mask, ignore_value, palette
@@ -40,6 +40,7 @@ def run(
     *,
     listing: Path | None = None,
     limit: int | None = None,
+    allow_partial: bool = False,
     given: Collection[str] = (),
 ) -> Summary:
     """Write every mask of `masks` in the format `config.to`; `out` None: `export-<format>`.
@@ -51,6 +52,7 @@ def run(
     config = _resolved(config, exporter.FORM, given)
     folder = _folder(masks, exporter.FORM, config)
     ids = select(sorted({*folder.items, *folder.failures}), listing, limit, str(masks))
+    refuse_partial(folder, ids, allow_partial)
     ids = _worst(folder, ids, config.worst)
     _check_names(ids, exporter.FORM, config)
     images = images_of(folder, "masks", allowed(execution, tiled=True)) if exporter.FORM.names_files else None

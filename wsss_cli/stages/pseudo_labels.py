@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from wsss_cli.config import Execution, PseudoLabelsConfig, as_dict, item_limit
 from wsss_cli.data.cams import Cam, decode_cam, every_map, is_large, rows_at_a_time, upsample
-from wsss_cli.data.folder import MAPS, StageFolder, read_item, read_run
+from wsss_cli.data.folder import MAPS, StageFolder, read_item, read_run, refuse_partial
 from wsss_cli.data.image_folder import same_images
 from wsss_cli.data.masks import Mask, classes_txt, encode_mask, ignore_value
 from wsss_cli.data.run import Run
@@ -58,12 +58,14 @@ def run(
     *,
     listing: Path | None = None,
     limit: int | None = None,
+    allow_partial: bool = False,
 ) -> Summary:
     """Write a mask for every item of `maps`; figures: rule, threshold, coverage (percent of pixels not
     ignored).
     """
     folder = read_run(maps, *MAPS)
     ids = select(sorted({*folder.items, *folder.failures}), listing, limit, str(maps))
+    refuse_partial(folder, ids, allow_partial)
     rule = _rule(folder, config)
     ids, left_out = _best(folder, ids, rule, config.keep_best)
     ignore = ignore_value(len(folder.classes))

@@ -18,7 +18,7 @@ from torch import Tensor
 from wsss_cli.config import Execution, RefineConfig, as_dict, choose_preset, method_options, require, resolve
 from wsss_cli.data.cam_pairs import open_cam_pairs
 from wsss_cli.data.cams import encode_cam
-from wsss_cli.data.folder import StageFolder, read_run
+from wsss_cli.data.folder import StageFolder, read_run, refuse_partial
 from wsss_cli.data.limits import allowed
 from wsss_cli.data.run import Run
 from wsss_cli.data.samples import select
@@ -43,6 +43,7 @@ def run(
     *,
     listing: Path | None = None,
     limit: int | None = None,
+    allow_partial: bool = False,
     weights: Path | None = None,
     checkpoint: Path | None = None,
     given: Collection[str] = (),
@@ -59,6 +60,7 @@ def run(
     _require_use(config, module, typed, idle)
     folder = read_run(cams, "cams", "refine")
     ids = tuple(select(sorted({*folder.items, *folder.failures}), listing, limit, str(cams)))
+    refuse_partial(folder, ids, allow_partial)
     task = Task(
         open_cam_pairs(folder, allowed(execution)),
         ids,

@@ -13,7 +13,7 @@ from torch import Tensor
 from wsss_cli.config import Execution, TrainSegConfig, as_dict, item_limit
 from wsss_cli.data.checkpoints import encode_checkpoint, encode_safetensors, read_checkpoint, read_weights
 from wsss_cli.data.files import json_bytes, read_json, sha256
-from wsss_cli.data.folder import MASKS, read_run
+from wsss_cli.data.folder import MASKS, read_run, refuse_partial
 from wsss_cli.data.image_folder import same_images
 from wsss_cli.data.limits import allowed
 from wsss_cli.data.mask_pairs import MaskPairs, look_at_pairs
@@ -48,6 +48,7 @@ def run(
     *,
     listing: Path | None = None,
     limit: int | None = None,
+    allow_partial: bool = False,
     weights: Path | None = None,
 ) -> Summary:
     """Train and write ckpt.pt, ckpt.safetensors and metrics.json; figures: the loss.
@@ -57,7 +58,9 @@ def run(
     device = choose_device(execution.device)
     config = _resolved(config, weights, device)
     folder = read_run(masks, *MASKS)
-    ids = select(sorted(folder.items), listing, limit, str(masks))
+    asked = select(sorted({*folder.items, *folder.failures}), listing, limit, str(masks))
+    refuse_partial(folder, asked, allow_partial)
+    ids = [id_ for id_ in asked if id_ in folder.items]
     pairs = look_at_pairs(folder, ids, reporter.note, allowed(execution))
     _bound_failures(pairs, execution, len(ids))
     inputs = {"masks": {"path": str(masks.resolve()), "fingerprint": pairs.fingerprint()}}

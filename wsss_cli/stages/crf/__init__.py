@@ -22,7 +22,7 @@ import numpy as np
 
 from wsss_cli.config import CRF_PRESETS, CrfConfig, Execution, as_dict, choose_preset, resolve
 from wsss_cli.data.cams import decode_cam, every_map, is_large
-from wsss_cli.data.folder import StageFolder, read_item, read_run
+from wsss_cli.data.folder import StageFolder, read_item, read_run, refuse_partial
 from wsss_cli.data.image_folder import ImageFolder, images_of
 from wsss_cli.data.limits import allowed
 from wsss_cli.data.run import Run
@@ -51,12 +51,14 @@ def run(
     given: Collection[str] = (),
     listing: Path | None = None,
     limit: int | None = None,
+    allow_partial: bool = False,
 ) -> Summary:
     """Refine every map of `cams`; figures: the settings used. The preset sets what is not in `given`."""
     config = resolve(config, choose_preset(CRF_PRESETS, config.preset), given)
     device = _device(config, execution)
     folder = read_run(cams, "cams", "refine")
     ids = select(sorted({*folder.items, *folder.failures}), listing, limit, str(cams))
+    refuse_partial(folder, ids, allow_partial)
     images = images_of(folder, "cams", allowed(execution, tiled=True))
     threshold = _threshold(folder, config)
     used = {"threshold_used": threshold}
