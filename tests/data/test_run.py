@@ -468,6 +468,7 @@ def test_next_stage_reads_only_finished_folders_of_the_right_command(out: Path, 
     "changes",
     [
         {"schema": 2},
+        {"schema": 0},
         {"schema": True},
         {"stage": 3},
         {"suffix": "/../x"},

@@ -187,6 +187,7 @@ def test_an_unfinished_input_is_refused(world: World, stage: str, tmp_path: Path
     for changes, code, words in (
         ({"status": "running", "items": None}, 4, "is not finished. Run the same"),
         ({"schema": 2}, 4, "Use the newer wsss"),
+        ({"schema": 0}, 4, "It is of an earlier wsss. Make it again"),
     ):
         edited(here.root / source, **changes)
         outcome = here.perform(stage)

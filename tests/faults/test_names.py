@@ -193,6 +193,18 @@ def test_a_report_shows_names_as_text(
     assert CLASSES[1] in "".join(page.texts)
 
 
+def test_every_name_can_be_shown(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`show` finds each image by its id, whatever it is called, and repeats a name that is none harmlessly."""
+    for name in NAMES:
+        out = tmp_path / "x.png"
+        command = ["show", "--out", str(out), "--overwrite", "--"]
+        code = cli.main([*command, encode_id(name), str(place / "masks")])
+        assert code == 0, said(capsys)
+        assert [path.name for path in tmp_path.iterdir()] == ["x.png"]
+        assert cli.main([*command, f"no-{name}", str(place / "masks")]) == 4
+        said(capsys)
+
+
 @pytest.mark.parametrize(
     "kind",
     [

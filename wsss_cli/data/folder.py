@@ -17,6 +17,8 @@ from wsss_cli.text import show
 MAPS = ("cams", "refine", "crf")  # the stages whose items are class maps
 MASKS = ("pseudo-labels", "predict")  # and those whose items are masks
 
+_MAKE_AGAIN = "Make it again: run the command that made it, with --overwrite."
+
 
 @dataclass(frozen=True)
 class StageFolder:
@@ -37,7 +39,7 @@ def read_run(folder: Path, *stages: str) -> StageFolder:
 
     RejectedInputError: no stage folder, another command's, or still running. OutputMismatchError: damaged.
     """
-    manifest = manifests.read_manifest(folder, RejectedInputError)
+    manifest = manifests.read_manifest(folder, RejectedInputError, _MAKE_AGAIN)
     if manifest is None:
         raise RejectedInputError(
             f"{show(folder)} is not a stage folder: it has no {manifests.NAME}."
@@ -52,7 +54,7 @@ def read_run(folder: Path, *stages: str) -> StageFolder:
         raise RejectedInputError(
             f"{name} is not finished. Run the same {manifests.command(stage)} command again first."
         )
-    journal = manifests.read_whole_journal(folder, manifest)
+    journal = manifests.read_whole_journal(folder, manifest, _MAKE_AGAIN)
     return StageFolder(
         path=folder,
         stage=stage,

@@ -43,22 +43,25 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 _KEYS = {*_TYPES, *_PER_RUN, "schema", "status", "counts", "root"}
 
 
-def read_manifest(folder: Path, error: type[WsssError]) -> dict[str, Any] | None:
-    """The manifest of a stage folder, None if there is none; anything that is no manifest raises `error`."""
+def read_manifest(folder: Path, error: type[WsssError], remedy: str = REMEDY) -> dict[str, Any] | None:
+    """The manifest of a stage folder, None if there is none; anything that is no manifest raises `error`.
+
+    OutputMismatchError if it was changed after it was sealed. `remedy` is what to do about all this.
+    """
     path = folder / NAME
     payload = read_regular_file(path, error)
     if payload is None:
         return None
     value = parse_json(payload, show(path), error)
-    if isinstance(value, dict) and type(value.get("schema")) is int and value["schema"] > SCHEMA:
-        raise error(
-            f"{show(path)} has schema {value['schema']}; this wsss reads {SCHEMA}. Use the newer wsss."
-        )
+    schema = value.get("schema") if isinstance(value, dict) else None
+    if type(schema) is int and schema != SCHEMA:
+        way = "Use the newer wsss." if schema > SCHEMA else f"It is of an earlier wsss. {remedy}"
+        raise error(f"{show(path)} has schema {schema}; this wsss reads {SCHEMA}. {way}")
     if not isinstance(value, dict) or not _is_manifest(value):
-        raise error(f"{show(path)} is not the manifest of a stage. {REMEDY}")
+        raise error(f"{show(path)} is not the manifest of a stage. {remedy}")
     if value.pop(_SEAL, None) not in (None, _seal(value)):  # earlier versions wrote none
         raise OutputMismatchError(
-            f"{show(path)} has changed since {maker(value['stage'])} wrote it. {REMEDY}"
+            f"{show(path)} has changed since {maker(value['stage'])} wrote it. {remedy}"
         )
     return value
 
@@ -94,11 +97,11 @@ def _is_name(name: str) -> bool:
     return name.isprintable() and name not in ("", "..", ITEMS) and Path(name).name == name
 
 
-def read_whole_journal(folder: Path, manifest: Mapping[str, Any]) -> Journal:
+def read_whole_journal(folder: Path, manifest: Mapping[str, Any], remedy: str = REMEDY) -> Journal:
     """The journal beside a manifest; if the manifest is of a finished run it must be the very same one."""
     journal = read_journal(folder, manifest["suffix"], manifest.get("root", ITEMS))
     if manifest["status"] != "running" and journal.digest != manifest["items"]:
-        raise OutputMismatchError(f"{show(folder / JOURNAL)} is damaged or not of this run. {REMEDY}")
+        raise OutputMismatchError(f"{show(folder / JOURNAL)} is damaged or not of this run. {remedy}")
     return journal
 
 
