@@ -146,8 +146,9 @@ def read_journal(folder: Path, suffix: str, root: str = ITEMS) -> Journal:
 def _record(raw: bytes, suffix: str, root: str) -> Item | Failure | None:
     try:
         # A key that stands twice is let pass: whatever the line says is held against the file it speaks of.
-        value = _DECODER.decode(raw.decode("utf-8"))
-        if not isinstance(value, dict):
+        text = raw.decode("utf-8")
+        value, end = _DECODER.raw_decode(text)
+        if not isinstance(value, dict) or text[end:].strip():
             return None
         status = value.pop("status", None)
         if status == "failed":

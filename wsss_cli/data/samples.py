@@ -145,6 +145,10 @@ def item_name(id: str, suffix: str) -> str:  # noqa: A002 - the contract's word
     parts = id.split("/")
     if not _UNSAFE_PARTS.isdisjoint(parts) or "\0" in id or "\\" in id:
         raise RejectedInputError(f"unsafe id '{show(id)}'. Write the image's path below its folder.")
+    if len(id) <= _LONGEST_COMPONENT and not (
+        suffix and suffix in id
+    ):  # nearly all: a list may have millions
+        return id + suffix
     # A folder `a.npz` would stand where the item `a` needs its file.
     folders = [part + "~" if suffix and part.endswith(suffix) else part for part in parts[:-1]]
     return "/".join([*map(_short, folders), _short(parts[-1]) + suffix])
