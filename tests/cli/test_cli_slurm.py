@@ -111,23 +111,8 @@ def test_a_failed_image_stops_the_chain_unless_allowed(
 
 def test_what_cannot_be_cut_is_one_job(capsys: pytest.CaptureFixture[str]) -> None:
     """A training takes the general options but no array; without --array nothing is cut, nor found to be."""
-    script = printed(
-        capsys,
-        *[
-            "--array",
-            "3",
-            "--after",
-            "12",
-            "train-cls",
-            "images",
-            "--labels",
-            "l.csv",
-            "+",
-            "cams",
-            "cls/ckpt.pt",
-            "images",
-        ],
-    )
+    words = ["--array", "3", "--after", "12", "train-cls", "images", "--labels", "l.csv"]
+    script = printed(capsys, *words, "+", "cams", "cls/ckpt.pt", "images")
     assert "exec wsss train-cls images --labels l.csv\n" in script
     assert "--dependency=afterok:12 <<" in script
     assert 'exec wsss cams cls/ckpt.pt images --shard "$SLURM_ARRAY_TASK_ID/3"' in script
