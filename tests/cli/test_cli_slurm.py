@@ -121,6 +121,19 @@ def test_what_cannot_be_cut_is_one_job(capsys: pytest.CaptureFixture[str]) -> No
     assert "exec wsss merge export-rgb\n" in printed(capsys, *["export", "m", "--to", "rgb", "--array", "2"])
 
 
+def test_what_may_lack_images_is_read_by_the_next(capsys: pytest.CaptureFixture[str]) -> None:
+    """--allow-failed would be in vain if the command after it refused the folder."""
+    chain = ["crf", "cams", "+", "pseudo-labels", "crf", "+", "status", "pseudo-labels"]
+    commands = [
+        line for line in printed(capsys, "--allow-failed", "2", *chain).splitlines() if line[:4] == "exec"
+    ]
+
+    assert [line for line in commands if "--allow-partial" in line] == [
+        "exec wsss pseudo-labels crf --allow-partial --shard none --allow-failed 2"
+    ]
+    assert "--allow-partial" not in printed(capsys, *chain)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -20,6 +20,7 @@ from wsss_cli.text import show
 
 NEXT = "+"  # between two commands
 END = "END_OF_JOB"
+ALLOW_PARTIAL = "--allow-partial"
 SECONDS_TO_STOP = 120  # between SIGTERM and the time limit: a command stops once its item is done
 SCRIPT = """\
 #!/usr/bin/env bash
@@ -119,7 +120,9 @@ def slurm(
     require(after is None or after.isdecimal(), f"--after is '{after}'; it must be the number of a job.")
     for word in words:
         require(word.isprintable(), f"'{show(word)}' cannot stand in a script. Rename the file.")
-    parts = [_part(ctx, group, general) for group in _groups(words)]
+    parts: list[Part] = []
+    for group in _groups(words):
+        parts.append(_part(ctx, group, general, partial=bool(parts and parts[-1].needs.allow_failed)))
     for part in parts:
         values = [value for value in dataclasses.astuple(part.needs) if value is not None]
         require(all(map(str.isprintable, values)), f"An option of '{part.name}' holds what no script can.")
@@ -137,14 +140,16 @@ def _groups(words: Sequence[str]) -> list[list[str]]:
     return groups
 
 
-def _part(ctx: typer.Context, words: Sequence[str], general: Resources) -> Part:
-    """One command; its own parser says whether it would run."""
+def _part(ctx: typer.Context, words: Sequence[str], general: Resources, *, partial: bool) -> Part:
+    """One command; its own parser says whether it would run. `partial`: the one before may leave failed items."""
     group: Any = ctx.find_root().command
     name, command, rest = group.resolve_command(ctx.parent, list(words))
     require(name != ctx.info_name, f"'wsss {name}' prints a script; it is none of the commands to run.")
     own = {option for parameter in command.params for option in parameter.opts}
     cut = "--shard" in own
     needs, rest = _needs(rest, keep=set() if cut else own)
+    if partial and ALLOW_PARTIAL in own and ALLOW_PARTIAL not in rest:
+        rest = [*rest, ALLOW_PARTIAL]
     require(
         cut or needs.get("array") is None, f"'wsss {name}' cannot be cut into shards. Leave out its --array."
     )
