@@ -48,7 +48,7 @@ TRAIN_PRESETS: dict[str, dict[str, Any]] = {
     "scratch": SCRATCH,
     "paper": {"options": {"pool": "avg", "head_lr": 1.0}},
 }
-CAMS_PRESETS: dict[str, dict[str, Any]] = {"default": {}, "paper": {}}
+CAMS_PRESETS: dict[str, dict[str, Any]] = {"default": {}, "paper": {"precision": "fp32"}}
 
 
 class Cam(nn.Module):

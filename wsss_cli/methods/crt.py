@@ -115,6 +115,7 @@ CAMS_PRESETS: dict[str, dict[str, Any]] = {
         "scales": (1.0, 0.5, 1.5, 2.0, 0.75, 1.25, 1.75),
         "flip": True,
         "max_side": 0,
+        "precision": "fp32",
         "options": {"spare": True, "padded": False, "resample": "bytes", "epsilon": 1e-5},
     },
 }

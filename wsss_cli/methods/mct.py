@@ -85,6 +85,7 @@ CAMS_PRESETS: dict[str, dict[str, Any]] = {
         "scales": (1.0,),
         "flip": True,
         "max_side": 0,
+        "precision": "fp32",
         "options": {"activation": "relu", "padded": False, "epsilon": 1e-8},
     },
 }

@@ -138,7 +138,7 @@ def build(task: Task) -> IrnRefiner:
     if task.checkpoint is not None:
         return _trained(task, task.checkpoint)
     require_choice("--normalisation", config.normalisation, ("auto", *NORMALISATIONS))
-    precision = choose_precision(config.precision, task.device, training=True)
+    precision = choose_precision(config.precision, task.device, exact=False)
     backbone = resolve_name(config.backbone, task.weights, pretrained=config.pretrained)
     state, digest = read_weights(task.weights) if task.weights is not None else (None, "")
     seed_everything(config.seed, 0)
@@ -158,7 +158,7 @@ def _trained(task: Task, path: Path) -> IrnRefiner:
     displacement = any(str(name).startswith("fc_dp") for name in made.state)
     task = dataclasses.replace(task, options=dataclasses.replace(task.options, displacement=displacement))
     loaded = _described(made.about, path)
-    precision = choose_precision(task.config.precision, task.device, training=False)
+    precision = choose_precision(task.config.precision, task.device, exact=True)
     config = dataclasses.replace(task.config, backbone=made.about["backbone"], precision=precision)
     inputs = {"checkpoint": {"path": str(path.resolve()), "fingerprint": made.fingerprint}}
     refiner = IrnRefiner(task, config, loaded, inputs, made)

@@ -107,7 +107,7 @@ class Walk:
 
     def __init__(self, task: Task, path: Path, trained: Checkpoint, method: Any) -> None:
         self.options, self.device = task.options, task.device
-        self.precision = choose_precision(task.config.precision, task.device, training=False)
+        self.precision = choose_precision(task.config.precision, task.device, exact=True)
         self.config = dataclasses.replace(task.config, precision=self.precision)
         self.method, self.about = method, trained.about
         self.fingerprint = trained.fingerprint

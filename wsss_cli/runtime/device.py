@@ -40,13 +40,13 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_precision(name: str, device: torch.device, *, training: bool) -> str:
-    """`auto` is bf16 where a stage trains on hardware that multiplies it, else fp32: maps keep their digits."""
+def choose_precision(name: str, device: torch.device, *, exact: bool) -> str:
+    """`auto` is bf16 on hardware that multiplies it, unless the result is to be `exact`; else fp32."""
     if name != "auto":
         if name == "fp16" and device.type == "cpu":
             raise UsageError("--precision fp16 needs a GPU. Use fp32, or bf16 on a CPU that multiplies it.")
         return name
-    return "bf16" if training and _fast_bf16(device) else "fp32"
+    return "bf16" if not exact and _fast_bf16(device) else "fp32"
 
 
 def _fast_bf16(device: torch.device) -> bool:

@@ -67,7 +67,7 @@ def run(
     """Segment every image; figures: the classes. One image at a time, so that no batch decides bytes."""
     trained = read_checkpoint(checkpoint, "segmenter", "classifier")
     device = choose_device(execution.device)
-    precision = choose_precision(config.precision, device, training=False)
+    precision = choose_precision(config.precision, device, exact=True)
     segment = _segmenter(checkpoint, trained, device)
     config = dataclasses.replace(
         config,

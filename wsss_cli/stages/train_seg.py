@@ -107,7 +107,7 @@ def _resolved(config: TrainSegConfig, weights: Path | None, device: torch.device
     require_choice("--schedule", config.schedule, SCHEDULES)
     require_choice("--normalisation", config.normalisation, ("auto", *NORMALISATIONS))
     require_choice("--augment", config.augment, ("auto", *AUGMENTS))
-    precision = choose_precision(config.precision, device, training=True)
+    precision = choose_precision(config.precision, device, exact=False)
     backbone = config.backbone
     if backbone == "auto" and weights is not None and weights.suffix == ".pt":
         backbone = _backbone_of_classifier(weights) or backbone

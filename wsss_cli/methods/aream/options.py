@@ -136,11 +136,12 @@ PAPER_MAPS = {
 }
 CAMS_PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    "paper": {"scales": (1.0,), "flip": True, "max_side": 0, "options": PAPER_MAPS},
+    "paper": {"scales": (1.0,), "flip": True, "max_side": 0, "precision": "fp32", "options": PAPER_MAPS},
     "paper@conformer": {
         "scales": (0.5, 1.0, 1.5),
         "flip": True,
         "max_side": 0,
+        "precision": "fp32",
         "options": {**PAPER_MAPS, "resample": "bytes-floor"},
     },
 }

@@ -111,5 +111,5 @@ TRAIN_PRESETS: dict[str, dict[str, Any]] = {
 _SQUARE = {"zero": "minimum", "square": 448, "padded": False, "epsilon": 1e-5}
 CAMS_PRESETS: dict[str, dict[str, Any]] = {
     "default": {},
-    "paper": {"scales": (1.0,), "flip": True, "max_side": 0, "options": _SQUARE},
+    "paper": {"scales": (1.0,), "flip": True, "max_side": 0, "precision": "fp32", "options": _SQUARE},
 }

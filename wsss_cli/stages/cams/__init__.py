@@ -129,11 +129,10 @@ def _refinement(
     module = METHODS.load(name)
     preset = choose_preset(module.CAMS_PRESETS, config.preset, family(str(trained.about["backbone"])))
     options = method_options(module.CamsOptions, preset, config.options)
-    precision = choose_precision(config.precision, device, training=False)
+    config = resolve(config, preset, given)
+    precision = choose_precision(config.precision, device, exact=False)
     batch = config.batch_size or (1 if device.type == "cpu" else GPU_BATCH)
-    config = dataclasses.replace(
-        resolve(config, preset, given), method=name, precision=precision, batch_size=batch
-    )
+    config = dataclasses.replace(config, method=name, precision=precision, batch_size=batch)
     return config, module, options
 
 

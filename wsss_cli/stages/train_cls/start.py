@@ -76,7 +76,7 @@ def _resolved(
     require_choice("--optimizer", config.optimizer, OPTIMIZERS)
     require_choice("--normalisation", config.normalisation, ("auto", *NORMALISATIONS))
     require_choice("--cnn-normalisation", config.cnn_normalisation, ("auto", *NORMALISATIONS))
-    precision = choose_precision(config.precision, device, training=True)
+    precision = choose_precision(config.precision, device, exact=False)
     return dataclasses.replace(config, precision=precision)
 
 
