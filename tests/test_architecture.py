@@ -26,8 +26,9 @@ LAYERS = {
     "cli": {"cli", "config", "stages", "methods", "nets", "labels", "exports", "releases"},
     "stages": {
         *("config", "data", "labels", "exports", "pages", "methods", "refiners", "nets", "ops", "releases"),
-        "runtime",
+        *("runtime", "steps"),
     },
+    "steps": {"steps", "config", "data", "labels", "methods", "nets", "ops", "runtime"},
     "refiners": {"refiners", "config", "data", "methods", "nets", "ops", "runtime"},
     "methods": {"methods", "nets", "ops"},
     "nets": {"nets"},
