@@ -40,6 +40,8 @@ from wsss_cli.config.results import (
     EvalConfig,
     PredictConfig,
     PseudoLabelsConfig,
+    StreamConfig,
+    crf_settings,
 )
 from wsss_cli.config.training import REFINE_NORMALISATIONS, RefineConfig, TrainClsConfig, TrainSegConfig
 
@@ -69,10 +71,12 @@ __all__ = [
     "PseudoLabelsConfig",
     "Reading",
     "RefineConfig",
+    "StreamConfig",
     "TrainClsConfig",
     "TrainSegConfig",
     "as_dict",
     "choose_preset",
+    "crf_settings",
     "item_limit",
     "method_options",
     "pixel_limit",

@@ -15,7 +15,7 @@ from wsss_cli.errors import ItemError, OutputMismatchError, RejectedInputError
 from wsss_cli.text import show
 
 MAPS = ("cams", "refine", "crf")  # the stages whose items are class maps
-MASKS = ("pseudo-labels", "predict")  # and those whose items are masks
+MASKS = ("pseudo-labels", "stream", "predict")  # and those whose items are masks
 
 
 @dataclass(frozen=True)
