@@ -1,6 +1,6 @@
-"""Masks by three stages and by a stream: processor seconds, peak memory and bytes on the disk, and whether they agree.
+"""Masks by three stages and by a stream: processor seconds, peak memory, bytes on the disk, and whether they agree.
 
-python -m benchmarks.stream CKPT IMAGES --labels FILE OUT [--list FILE] [--limit 40] [--crf-threshold 0.36] [--workers 1]
+python -m benchmarks.stream CKPT IMAGES --labels FILE OUT [--list FILE] [--limit 40] [--crf-threshold 0.36]
 
 Each command is a process of its own, as users start it; start-up, which is the same for all, counts. Without
 --crf-threshold the CRF's is found on all maps, as by default.
