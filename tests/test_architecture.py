@@ -24,9 +24,10 @@ LEAVES = {"errors", "text", "summary", "reporter", "registry", "inert_pickle", "
 # layer -> layers that its files may import, besides the leaves
 LAYERS = {
     "cli": {"cli", "config", "stages", "methods", "nets", "labels", "exports", "releases"},
+    "scoring": {"data", "ops"},
     "stages": {
         *("config", "data", "labels", "exports", "pages", "methods", "refiners", "nets", "ops", "releases"),
-        *("runtime", "steps"),
+        *("runtime", "scoring", "steps"),
     },
     "steps": {"steps", "config", "data", "labels", "methods", "nets", "ops", "runtime"},
     "refiners": {"refiners", "config", "data", "methods", "nets", "ops", "runtime"},

@@ -16,6 +16,7 @@ from wsss_cli.config import (
     CrfConfig,
     Execution,
     PseudoLabelsConfig,
+    Shard,
     StreamConfig,
     TrainClsConfig,
     crf_settings,
@@ -25,7 +26,7 @@ from wsss_cli.data.folder import StageFolder, read_run
 from wsss_cli.errors import OutputMismatchError, TooManyFailuresError, UsageError
 from wsss_cli.reporter import Reporter, Silent
 from wsss_cli.runtime import executor
-from wsss_cli.stages import cams, crf, export, pseudo_labels, stream, train_cls
+from wsss_cli.stages import cams, crf, export, merge, pseudo_labels, stream, train_cls
 from wsss_cli.steps import localiser, refining, spreading
 from wsss_cli.summary import Summary
 
@@ -238,6 +239,28 @@ def test_another_configuration_is_refused(world: Path, tmp_path: Path) -> None:
     again = streamed(world, tmp_path / "masks", changed, Execution(device="cpu", overwrite=True), limit=1)
     assert again.counts is not None
     assert again.counts.done == 1
+
+
+def test_shards_make_the_folder_of_one_run(world: Path, tmp_path: Path) -> None:
+    """Three shards by blocks of two images, merged, are byte for byte the folder of a whole run."""
+    config = StreamConfig(
+        CamsConfig(method="aream", stride=2, batch_size=2), CrfConfig(iterations=2, threshold="0.4")
+    )
+    streamed(world, tmp_path / "whole", config)
+    for index in (1, 2, 3):
+        streamed(world, tmp_path / "cut", config, Execution(device="cpu", workers=1, shard=Shard(index, 3)))
+    merge.run([tmp_path / "cut"], Silent())
+
+    assert files(tmp_path / "cut") == files(tmp_path / "whole")
+    for name in ("items.jsonl", "classes.txt"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_shard_has_no_automatic_threshold(world: Path, tmp_path: Path) -> None:
+    """It cannot know the other shards' maps, so the masks would depend on the shards."""
+    with pytest.raises(UsageError, match="--crf-set threshold="):
+        streamed(world, tmp_path / "masks", execution=Execution(device="cpu", shard=Shard(1, 3)))
+    assert not (tmp_path / "masks").exists()
 
 
 def test_a_dry_run_writes_nothing(world: Path, tmp_path: Path) -> None:

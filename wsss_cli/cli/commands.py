@@ -34,6 +34,7 @@ COMMANDS = {  # name -> the first line of its help
     "ends with 4 if something would.",
     "show": "Put an image, its truth, and what stages made of it side by side.",
     "report": "Put settings, curves, tables, pictures and failures into one page that needs no network.",
+    "merge": "Make one folder of its shards, the same as a run without them leaves.",
     "status": "Say how far stage folders are; ends with 7 if a file is not what was written.",
 }
 _FUNCTIONS = {"eval": "evaluate"}  # where a built-in has the command's own name

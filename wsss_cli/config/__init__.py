@@ -43,6 +43,7 @@ from wsss_cli.config.results import (
     StreamConfig,
     crf_settings,
 )
+from wsss_cli.config.sharding import Found, Shard, found_shard
 from wsss_cli.config.training import REFINE_NORMALISATIONS, RefineConfig, TrainClsConfig, TrainSegConfig
 
 __all__ = [
@@ -65,18 +66,21 @@ __all__ = [
     "EvalConfig",
     "Execution",
     "ExportConfig",
+    "Found",
     "ImportCamsConfig",
     "ImportWeightsConfig",
     "PredictConfig",
     "PseudoLabelsConfig",
     "Reading",
     "RefineConfig",
+    "Shard",
     "StreamConfig",
     "TrainClsConfig",
     "TrainSegConfig",
     "as_dict",
     "choose_preset",
     "crf_settings",
+    "found_shard",
     "item_limit",
     "method_options",
     "pixel_limit",
@@ -97,6 +101,7 @@ class Execution:
     dry_run: bool = False
     max_failures: str = ""  # "" = no bound, else "12" or "5%"
     max_pixels: str = ""  # of an image; "" = the stage's own bound, else "200000000" or "2e8"
+    shard: Shard | None = None  # which part of the images; None: all of them
 
     def __post_init__(self) -> None:
         pixel_limit(self.max_pixels)

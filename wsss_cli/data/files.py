@@ -15,7 +15,7 @@ import os
 import secrets
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -56,17 +56,30 @@ def write_atomic(path: Path, payload: bytes) -> str:
     followed. OSError -> EnvironmentProblemError.
     """
     with section("write"):
-        _write_atomic(path, payload)
+        _write_atomic(path, (payload,))
     return sha256(payload)
 
 
-def _write_atomic(path: Path, payload: bytes) -> None:
+def write_stream(path: Path, parts: Iterable[bytes]) -> str:
+    """`write_atomic` of a payload that comes in parts, of which one at a time is held."""
+    digest = hashlib.sha256()
+
+    def counted() -> Iterator[bytes]:
+        for part in parts:
+            digest.update(part)
+            yield part
+
+    _write_atomic(path, counted())
+    return digest.hexdigest()
+
+
+def _write_atomic(path: Path, parts: Iterable[bytes]) -> None:
     temporary = path.with_name(TEMPORARY_PREFIX + secrets.token_hex(6))
     try:
         _make_folders(path.parent)
         _require_file(path)
         try:
-            _write_new(temporary, payload)
+            _write_new(temporary, parts)
             os.replace(temporary, path)  # noqa: PTH105 - tests make this very call fail
         except BaseException:
             with contextlib.suppress(OSError):
@@ -102,13 +115,16 @@ def link_atomic(path: Path, target: Path) -> None:
         _refuse(path, error)
 
 
-def _write_new(path: Path, payload: bytes) -> None:
+def _write_new(path: Path, parts: Iterable[bytes]) -> None:
     descriptor = os.open(
         path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666
     )  # the umask applies
     try:
-        _write_all(descriptor, payload)
-        if os.fstat(descriptor).st_size != len(payload):
+        length = 0
+        for part in parts:
+            _write_all(descriptor, part)
+            length += len(part)
+        if os.fstat(descriptor).st_size != length:
             raise OSError(errno.EIO, "the file is shorter than what was written")
         os.fsync(descriptor)
     finally:
@@ -242,18 +258,21 @@ def no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
 
 
-def lock(path: Path, note: Callable[[str], None]) -> int | None:
+def lock(path: Path, note: Callable[[str], None], *, sharer: str = "") -> int | None:
     """Take the exclusive lock at `path`, writing into it who holds it; OutputInUseError names who does.
 
-    Returns a descriptor for `unlock`, or None (after a note) where the file system cannot lock.
+    Returns a descriptor for `unlock`, or None (after a note) where the file system cannot lock. Any number that call
+    themselves `sharer` hold it together, and nobody else beside them.
     """
+    kind = fcntl.LOCK_SH if sharer else fcntl.LOCK_EX
+    holder = sharer or f"process {os.getpid()} on {socket.gethostname()}"
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         except OSError as error:
             _refuse(path, error)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         except OSError as error:
             _give_up(path, descriptor, error)
             note(f"{path.parent} cannot be locked ({error.strerror}): run one command at a time on it.")
@@ -261,7 +280,7 @@ def lock(path: Path, note: Callable[[str], None]) -> int | None:
         if _same_file(descriptor, path):  # else its last holder removed it between our open and our lock
             with contextlib.suppress(OSError):  # the lock holds, also if a full disk takes no name
                 os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+                os.pwrite(descriptor, holder.encode(), 0)
             return descriptor
         os.close(descriptor)
 
@@ -281,6 +300,12 @@ def unlock(path: Path, descriptor: int | None) -> None:
         if _same_file(descriptor, path):  # else the folder was replaced, and the lock in it is another's
             path.unlink(missing_ok=True)
     os.close(descriptor)
+
+
+def release(descriptor: int | None) -> None:
+    """Give a shared lock back; its file stays, as others may hold it."""
+    if descriptor is not None:
+        os.close(descriptor)
 
 
 def require_lock(path: Path, descriptor: int | None) -> None:

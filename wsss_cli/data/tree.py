@@ -16,6 +16,7 @@ from typing import Any, Self
 from wsss_cli.config import Execution
 from wsss_cli.data import journal as journals
 from wsss_cli.data import manifest as manifests
+from wsss_cli.data import shards
 from wsss_cli.data.clearing import LOCK
 from wsss_cli.data.files import TEMPORARY_PREFIX, link_atomic, remove, sha256, write_atomic
 from wsss_cli.data.journal import Failure, Item, Journal
@@ -137,7 +138,7 @@ class Tree:
     def _refuse_strangers(self) -> None:
         """OutputMismatchError if the folder holds files and no list that says which of them are ours."""
         try:
-            if manifests.read_manifest(self.out, OutputMismatchError) is not None:
+            if any(manifests.read_manifest(place, OutputMismatchError) for place in self._output.places):
                 return
         except OutputMismatchError as error:
             if not self._execution.overwrite:
@@ -148,7 +149,7 @@ class Tree:
             ) from None
         for parent, _, names in os.walk(self.out):
             found = [n for n in sorted(names) if n != LOCK and not n.startswith(TEMPORARY_PREFIX)]
-            if found:
+            if found and not shards.homes(self.out):  # else other shards may have written it
                 path = show(Path(parent, found[0]).relative_to(self.out))
                 raise OutputMismatchError(
                     f"{show(self.out)} holds files that are no export: {path}. {_EMPTY}"
@@ -174,9 +175,9 @@ class Tree:
             )
         if damaged:
             self._output.doubt()
-        if journal.torn and not self._output.dry_run:
+        if journal.torn and not self._output.dry_run and not self._output.merged:
             self._output.begin()
-            write_atomic(self.out / journals.NAME, journal.payload())  # before a line is appended
+            write_atomic(self._output.home / journals.NAME, journal.payload())  # before a line is appended
 
     def _finish(self) -> None:
         if self.complete:
@@ -192,7 +193,7 @@ class Tree:
         status = "partial" if self._now.failed else "complete"
         if self._output.stands(status, self._now):
             return
-        write_atomic(self.out / journals.NAME, self._now.payload())
+        write_atomic(self._output.home / journals.NAME, self._now.payload())
         self._output.write_manifest(status)
 
 

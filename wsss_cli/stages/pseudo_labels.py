@@ -64,10 +64,9 @@ def run(
         if not execution.dry_run:
             stage.extra("classes.txt", classes_txt(folder.classes))
             _label_all(stage, folder, todo, rule, reporter)
-    figures = {**chosen, "images": len(ids), "left_out": left_out, "todo": len(todo)}
+    figures = {**chosen, "images": len(stage.ids), "left_out": left_out, "todo": len(todo)}
     if not execution.dry_run:
-        facts = [item.facts for item in read_run(out, "pseudo-labels").items.values()]
-        figures.update(pixel_figures(facts, reporter))
+        figures.update(pixel_figures([item.facts for item in stage.items.values()], reporter))
     return Summary("pseudo-labels", out, stage.counts, stage.failures, figures)
 
 

@@ -28,11 +28,10 @@ from wsss_cli.config import (
     resolve,
 )
 from wsss_cli.data.cams import decode_cam, encode_cam
-from wsss_cli.data.folder import read_run
 from wsss_cli.data.masks import classes_txt, ignore_value
 from wsss_cli.data.run import Run
 from wsss_cli.data.samples import Sample
-from wsss_cli.errors import ItemError
+from wsss_cli.errors import ItemError, UsageError
 from wsss_cli.ops.pseudo import mean_threshold, own_threshold
 from wsss_cli.reporter import Reporter
 from wsss_cli.runtime.beside import Behind, ahead
@@ -42,7 +41,7 @@ from wsss_cli.steps.masking import MASK, MaskWork, labelled
 from wsss_cli.steps.preparing import Localisation, Localised, Wanted, localise_block, prepare
 from wsss_cli.steps.reading import BlockReader, Finished, Image, Unreadable
 from wsss_cli.steps.refining import Refined
-from wsss_cli.steps.spreading import Crew, crf_device, crf_threshold, refine_all
+from wsss_cli.steps.spreading import Crew, crf_device, crf_threshold, is_automatic, refine_all
 from wsss_cli.summary import Summary
 
 THRESHOLDS = "thresholds.json"
@@ -68,6 +67,11 @@ def run(
     """
     work = prepare(checkpoint, images, config.cams, execution, Wanted(**wanted), given)
     crf = resolve(config.crf, choose_preset(CRF_PRESETS, config.crf.preset), crf_given)
+    if is_automatic(crf) and execution.shard is not None:
+        raise UsageError(
+            "The CRF's automatic threshold is the mean over all images, of which a shard sees its own. "
+            "Pass --crf-set threshold=0.36, with the threshold_used that a run over some hundred images tells."
+        )
     device = crf_device(crf, execution)
     rule = given_rule(config.labels, marginals=True)
     assert rule is not None  # marginals always have one
@@ -77,9 +81,11 @@ def run(
     stage = Run(
         out, "stream", configuration=configuration, classes=work.names, inputs=work.inputs, suffix=".png",
         facts={**work.facts, "ignore": ignore_value(len(work.names)), **chosen},
-        ids=[sample.id for sample in work.samples], execution=execution, reporter=reporter,
+        ids=[sample.id for sample in work.samples], block=work.localiser.config.batch_size,
+        execution=execution, reporter=reporter,
     )  # fmt: skip
     with stage:
+        work = work.of(stage.ids)
         if execution.dry_run:
             return Summary(
                 "stream", out, stage.counts, figures={**configuration, "images": len(work.samples)}
@@ -90,7 +96,7 @@ def run(
         stage.extra("classes.txt", classes_txt(work.names))
         stream = _Stream(stage, work, crf, rule, Crew(device, execution.workers), reporter)
         stream.mask_all()
-    facts = [item.facts for item in read_run(out, "stream").items.values()]
+    facts = [item.facts for item in stage.items.values()]
     figures = {**chosen, "threshold_used": stream.threshold, **pixel_figures(facts, reporter)}
     return Summary("stream", out, stage.counts, stage.failures, figures)
 

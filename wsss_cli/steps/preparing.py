@@ -57,6 +57,11 @@ class Localisation:
     facts: dict[str, Any]
     notes: tuple[str, ...]  # what the user should know before the work
 
+    def of(self, ids: Collection[str]) -> Localisation:
+        """The part of it that these images are."""
+        wanted = frozenset(ids)
+        return dataclasses.replace(self, samples=[sample for sample in self.samples if sample.id in wanted])
+
 
 @dataclass(frozen=True)
 class Localised:

@@ -40,14 +40,14 @@ def crf_device(config: CrfConfig, execution: Execution) -> str:
     return str(choose_device(execution.device))
 
 
-def _is_automatic(config: CrfConfig) -> bool:
+def is_automatic(config: CrfConfig) -> bool:
     """Whether the threshold is found on the maps of all images."""
     return config.threshold == "auto" and config.background != "power"
 
 
 def crf_threshold(config: CrfConfig, automatic: Callable[[], float]) -> float:
     """The map value where class and background are equally likely: as given, or from `automatic`."""
-    if _is_automatic(config):
+    if is_automatic(config):
         return round(WIDER * automatic(), 3)
     return 0.0 if config.threshold == "auto" else float(config.threshold)  # 0: not used
 

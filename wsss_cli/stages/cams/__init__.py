@@ -45,8 +45,10 @@ def run(
     work = prepare(checkpoint, images, config, execution, wanted, given)
     with Run(
         out, "cams", configuration=work.configuration, classes=work.names, inputs=work.inputs, suffix=".npz",
-        facts=work.facts, ids=[sample.id for sample in work.samples], execution=execution, reporter=reporter,
+        facts=work.facts, ids=[sample.id for sample in work.samples],
+        block=work.localiser.config.batch_size, execution=execution, reporter=reporter,
     ) as folder:  # fmt: skip
+        work = work.of(folder.ids)
         told = {name: work.facts[name] for name in ("method", "tags")}
         if execution.dry_run:
             figures = {**work.configuration, "images": len(work.samples), "tags": told["tags"]}
