@@ -24,6 +24,7 @@ from benchmarks.stream import spent
 from wsss_cli.data.files import append_line, write_atomic
 from wsss_cli.data.journal import Item, line, read_journal
 from wsss_cli.data.samples import find_images
+from wsss_cli.labels import read_labels
 
 PAGE = Path(__file__).parents[1] / "docs/scale.md"
 IMAGES = (10**6, 10**8, 10**9)
@@ -48,12 +49,14 @@ class Constants:
     mask_bytes: float
     line_bytes: float
     write_seconds: float  # of the wall clock
-    list_seconds: float  # of a million images, as the following three
+    list_seconds: float  # of a million images, as the following four
+    tags_seconds: float
     read_seconds: float
     status_seconds: float
     merge_seconds: float
-    id_bytes: float  # of memory
-    record_bytes: float  # of memory
+    id_bytes: float  # of memory, as the following two
+    tags_bytes: float
+    record_bytes: float
 
 
 def read_constants(page: str) -> Constants:
@@ -80,9 +83,12 @@ def amounts(of: Constants, images: int) -> dict[str, str]:
         "flushing them to the disk, hours": number(images * of.write_seconds / HOUR),
         "`items.jsonl`, GB": number(images * of.line_bytes / 1e9),
         "listing the images once, hours": number(listing / HOUR),
-        f"listing them in each of {shards:,} shards, hours": number(shards * listing / HOUR),
-        "their ids in memory, in each process, GB": number(images * of.id_bytes / 1e9),
-        "the journal as a stage reads it: hours": number(millions * of.read_seconds / HOUR),
+        f"listing them in every shard of {SHARD:,}, hours in all": number(shards * listing / HOUR),
+        "reading their tags, hours": number(millions * of.tags_seconds / HOUR),
+        "ids and tags in the memory of each process, GB": number(
+            images * (of.id_bytes + of.tags_bytes) / 1e9
+        ),
+        "reading it whole, as the next stage does, hours": number(millions * of.read_seconds / HOUR),
         "and its memory, GB": number(images * of.record_bytes / 1e9),
         "`wsss status`, hours": number(millions * of.status_seconds / HOUR),
         "`wsss merge`, hours": number(millions * of.merge_seconds / HOUR),
@@ -101,8 +107,7 @@ def tables(of: Constants) -> str:
     """The two tables of docs/scale.md."""
     columns = [amounts(of, images) for images in IMAGES]
     rows = [["", *(f"{images:,}" for images in IMAGES)], ["---"] * 4]
-    # A row's name may hold a number of its column: the page shows that of the largest.
-    rows += [[name, *cells] for name, *cells in zip(columns[-1], *(c.values() for c in columns), strict=True)]
+    rows += [[name, *(column[name] for column in columns)] for name in columns[0]]
     more = [
         ["images", *(f"{machines:,} machine{'s' * (machines > 1)}" for machines in MACHINES)],
         ["---"] * 4,
@@ -157,16 +162,16 @@ def _lines(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(text) for text in (folder / "items.jsonl").read_text().splitlines()]
 
 
-def _writing(folder: Path) -> float:
+def _writing(folder: Path, count: int = 200) -> float:
     """Seconds in which a mask and its line reach the disk."""
-    count, payload, record = 200, bytes(5000), line(_item(0))
+    payload, record = bytes(5000), line(_item(0))
 
     def write() -> None:
         for number_ in range(count):
             write_atomic(folder / f"items/{number_}.png", payload)
             append_line(folder / "items.jsonl", record)
 
-    return timed(write)[0] / count
+    return timed(write, time.monotonic)[0] / count
 
 
 def _listing(folder: Path, count: int) -> Iterator[tuple[str, float]]:
@@ -179,6 +184,12 @@ def _listing(folder: Path, count: int) -> Iterator[tuple[str, float]]:
     seconds, memory = timed(lambda: find_images(folder))
     yield "list_seconds", seconds / count * 1e6
     yield "id_bytes", memory / count
+    table = folder.with_suffix(".csv")
+    rows = (f"{number_ // 1000:06d}/{number_:09d}.jpg,cat;dog" for number_ in range(count))
+    table.write_text("\n".join(["image,classes", *rows]) + "\n")
+    seconds, memory = timed(lambda: read_labels(table))
+    yield "tags_seconds", seconds / count * 1e6
+    yield "tags_bytes", memory / count
 
 
 def _reading(folder: Path, count: int) -> Iterator[tuple[str, float]]:
@@ -202,12 +213,12 @@ def _item(number_: int) -> Item:
     return Item(id_, f"items/{id_}.png", f"{number_:064x}", 5000, inputs, facts)
 
 
-def timed(work: Callable[[], object]) -> tuple[float, float]:
-    """Seconds of the wall clock, and bytes of memory that the result holds."""
+def timed(work: Callable[[], object], clock: Callable[[], float] = time.process_time) -> tuple[float, float]:
+    """Seconds of the processor, and bytes of memory that the result holds."""
     gc.collect()
-    before, began = resident(), time.monotonic()
+    before, began = resident(), clock()
     result = work()
-    took = time.monotonic() - began
+    took = clock() - began
     gc.collect()
     held = resident() - before
     del result

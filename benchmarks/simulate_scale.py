@@ -63,6 +63,16 @@ class Known:
     ended: bool = False
 
 
+class Written(Journal):
+    """A list whose bytes are made once, for its file and for its manifest."""
+
+    def payload(self) -> bytes:
+        """The canonical bytes."""
+        if not hasattr(self, "_bytes"):
+            self._bytes = super().payload()
+        return self._bytes
+
+
 @dataclass
 class Simulation:
     """A stage folder that workers fill."""
@@ -119,6 +129,7 @@ class Simulation:
             self.torn += 1
             write_atomic(path, before + b"".join(journals.line(one) + b"\n" for one in records) + torn)
         else:
+            journal = Written(journal.done, journal.failed)
             write_atomic(path, journal.payload())
         write_atomic(home / manifests.NAME, manifests.payload(self.manifest(shard, ids, journal, known)))
 
