@@ -26,7 +26,7 @@ CONFIGS = {
     "import-cams": config.ImportCamsConfig,
 }
 WITHOUT_ITEMS = {"import-weights"}
-LOOKING = {"doctor", "show", "report", "status", "merge"}  # no stage folder, nothing to configure
+LOOKING = {"doctor", "show", "report", "status", "merge", "slurm"}  # no stage folder, nothing to configure
 PICTURES = {"show", "report"}  # write one file
 CUT = {"cams", "refine", "crf", "pseudo-labels", "predict", "stream", "eval", "export"}  # those with --shard
 COMMANDS = {name: commands.build(name) for name in commands.COMMANDS}
@@ -102,6 +102,9 @@ def test_common_options_are_everywhere(command: str) -> None:
         common -= {"out", "overwrite", "dry_run", "max_failures", "allow_failed"}
     if command in PICTURES:
         common = {"out", "overwrite", "quiet", "config_file"}
+    if command == "slurm":
+        assert set(options(command)) >= {"config_file", "array", "after"}
+        return
     if command in ("status", "merge"):
         common = {"as_json", "quiet", "verbose", "config_file"}
 

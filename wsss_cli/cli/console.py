@@ -197,6 +197,11 @@ def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, allow_nan=False)
 
 
+def write_text(text: str) -> None:
+    """A text of several lines on stdout, as it is."""
+    _write_stdout(text.removesuffix("\n"))
+
+
 def _write_stdout(text: str, comfort: str = "") -> None:
     """One text on stdout; `comfort` is said where it cannot be written."""
     try:
