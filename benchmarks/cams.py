@@ -35,7 +35,7 @@ from wsss_cli.methods.crt import CHUNK
 from wsss_cli.ops.cam import pad_to_multiple, scaled_by
 from wsss_cli.ops.pictures import normalised
 from wsss_cli.ops.tiles import split
-from wsss_cli.stages.cams.localiser import Localiser
+from wsss_cli.steps.localiser import Localiser
 
 
 def views(picture: Tensor, config: CamsConfig, stride: int) -> Iterator[Tensor]:

@@ -30,7 +30,7 @@ from wsss_cli.data.masks import ignore_value
 from wsss_cli.data.samples import select
 from wsss_cli.ops import crf, metrics
 from wsss_cli.ops.pseudo import automatic_threshold
-from wsss_cli.stages.crf import WIDER
+from wsss_cli.steps.spreading import WIDER
 
 CONFIG = CrfConfig()
 BEFORE = "before"

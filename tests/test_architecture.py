@@ -27,8 +27,9 @@ LAYERS = {
     "scoring": {"data", "ops"},
     "stages": {
         *("config", "data", "labels", "exports", "pages", "methods", "refiners", "nets", "ops", "releases"),
-        *("runtime", "scoring"),
+        *("runtime", "scoring", "steps"),
     },
+    "steps": {"steps", "config", "data", "labels", "methods", "nets", "ops", "runtime"},
     "refiners": {"refiners", "config", "data", "methods", "nets", "ops", "runtime"},
     "methods": {"methods", "nets", "ops"},
     "nets": {"nets"},

@@ -36,7 +36,7 @@ README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 PAGES = [README, ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
 STAGES = (
-    "train_cls", "cams", "refine", "crf", "pseudo_labels", "train_seg", "predict", "eval", "import_weights",
+    "train_cls", "cams", "refine", "crf", "pseudo_labels", "stream", "train_seg", "predict", "eval", "import_weights",
     "export", "import_cams",
 )  # fmt: skip
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

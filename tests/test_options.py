@@ -28,7 +28,7 @@ CONFIGS = {
 WITHOUT_ITEMS = {"import-weights"}
 LOOKING = {"doctor", "show", "report", "status", "merge", "slurm"}  # no stage folder, nothing to configure
 PICTURES = {"show", "report"}  # write one file
-CUT = {"cams", "refine", "crf", "pseudo-labels", "predict", "eval", "export"}  # those with --shard
+CUT = {"cams", "refine", "crf", "pseudo-labels", "predict", "stream", "eval", "export"}  # those with --shard
 COMMANDS = {name: commands.build(name) for name in commands.COMMANDS}
 
 
@@ -43,7 +43,7 @@ def options(command: str) -> dict[str, Any]:
 
 def test_every_stage_command_has_a_configuration() -> None:
     """No command is forgotten here."""
-    assert set(CONFIGS) | {"run"} | LOOKING == set(COMMANDS)
+    assert set(CONFIGS) | {"run", "stream"} | LOOKING == set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", CONFIGS)
@@ -57,6 +57,18 @@ def test_every_field_has_one_option_with_the_same_default(command: str, of: str)
 
     assert set(fields) <= set(options(command))
     assert {name: default(commands.function(command), name) for name in fields} == fields
+
+
+def test_stream_has_the_options_of_cams() -> None:
+    """And of the stages after it those that need no look at all maps, with the same defaults."""
+    kinds = (config.CamsConfig, config.Execution)
+    fields = {field.name: field.default for kind in kinds for field in dataclasses.fields(kind)}
+    labels = config.PseudoLabelsConfig()
+    fields |= {"threshold": labels.threshold, "ignore_band": labels.ignore_band}
+    fields |= {"crf_preset": config.CrfConfig().preset, "crf_options": ()}
+
+    assert set(options("cams")) - {"profile", "overlay"} <= set(options("stream"))
+    assert {name: default(commands.function("stream"), name) for name in fields} == fields
 
 
 @pytest.mark.parametrize("command", COMMANDS)

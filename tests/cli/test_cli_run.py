@@ -16,7 +16,7 @@ from wsss_cli.cli import main
 from wsss_cli.summary import Summary
 
 RUN = ["run", "images", "--labels", "labels.csv", "-o", "r"]
-STAGES = ("train_cls", "cams", "crf", "pseudo_labels", "train_seg", "predict", "eval")
+STAGES = ("train_cls", "cams", "crf", "pseudo_labels", "stream", "train_seg", "predict", "eval")
 
 
 @dataclass
@@ -86,6 +86,33 @@ def test_stages_in_order_with_truth(calls: list[Call]) -> None:
     listings = {Path("train.txt"), Path("val.txt")}
     assert checks == [("truth", Path("images"), listings, None, ("cat", "dog"))]
     assert {call.config for call in calls if call.stage == "eval"} == {config.EvalConfig(missing="skip")}
+
+
+def test_a_stream_takes_the_place_of_three_stages(
+    calls: list[Call], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its masks lie where theirs would, its settings are theirs, and what needs maps is left out with a note."""
+    typed = "--stream --truth truth --scale 0.5 --crf-preset irn --threshold 0.3 --list train.txt"
+    main([*RUN, *typed.split()])
+
+    assert [(call.stage, *call.inputs, call.out) for call in calls] == [
+        ("train_cls", "images", "labels.csv", "r/cls"),
+        ("stream", "r/cls/ckpt.pt", "images", "r/pseudo-labels"),
+        ("eval", "r/pseudo-labels", "truth", "r/eval-pseudo-labels"),
+        ("show", "r/pseudo-labels", "r/overlay.png"),
+        ("train_seg", "r/pseudo-labels", "r/seg"),
+        ("predict", "r/seg/ckpt.pt", "images", "r/predictions"),
+        ("eval", "r/predictions", "truth", "r/eval-predictions"),
+    ]
+    (call,) = (call for call in calls if call.stage == "stream")
+    assert call.config == config.StreamConfig(
+        config.CamsConfig(scales=(0.5,)),
+        config.CrfConfig(preset="irn"),
+        config.PseudoLabelsConfig(threshold="0.3"),
+    )
+    assert (call.named["given"], call.named["crf_given"]) == ({"scales"}, {"preset"})
+    assert call.named["listing"] == Path("train.txt")
+    assert "no eval-cams, no eval-crf" in capsys.readouterr().err
 
 
 def test_predictions_are_scored_without_a_val_list(

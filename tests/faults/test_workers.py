@@ -14,7 +14,8 @@ from killed_images import KilledImages
 from world import World, tree
 
 from wsss_cli.runtime import executor
-from wsss_cli.stages import crf, train_seg
+from wsss_cli.stages import train_seg
+from wsss_cli.steps import spreading
 
 ALL = sorted(set(DEEDS) - {"kill-parent"})
 
@@ -56,7 +57,7 @@ def spoil_some(world: World, here: Path, deeds: dict[str, str], workers: int) ->
     outcome = again.perform(
         "crf",
         f"--workers={workers}",
-        sabotage=lambda: spoil(crf, deeds, timeout=timeout),
+        sabotage=lambda: spoil(spreading, deeds, timeout=timeout),
         processes=True,
     )
     out, clean = here / "crf", tree(world.root / "crf")
@@ -102,7 +103,7 @@ def test_when_all_workers_die_the_machine_is_at_fault(world: World, tmp_path: Pa
 
     def spoil_all() -> None:
         executor._MOST_DEATHS = 2
-        spoil(crf, dict.fromkeys(ids_of(world), "kill"))
+        spoil(spreading, dict.fromkeys(ids_of(world), "kill"))
 
     outcome = again.perform("crf", "--workers=1", sabotage=spoil_all, processes=True)
     assert outcome.status == 5
@@ -116,7 +117,10 @@ def test_a_worker_does_not_outlive_a_killed_command(world: World, tmp_path: Path
     """Nor does it hold the lock: the next run takes over at once."""
     again = world.before("crf", tmp_path / "here")
     outcome = again.perform(
-        "crf", "--workers=1", sabotage=lambda: spoil(crf, {ids_of(world)[2]: "kill-parent"}), processes=True
+        "crf",
+        "--workers=1",
+        sabotage=lambda: spoil(spreading, {ids_of(world)[2]: "kill-parent"}),
+        processes=True,
     )
 
     assert outcome.status == -9

@@ -42,6 +42,7 @@ STAGES = {  # every stage, in order; each reads what those before it wrote
     "refine": "refine cams --method walk --checkpoint cls/ckpt.pt --device cpu",
     "crf": "crf cams --iterations 2",
     "masks": "pseudo-labels crf",
+    "stream": "stream cls/ckpt.pt images --labels labels.csv --crf-set iterations=2 --device cpu",
     "seg": f"train-seg masks --crop-size 32 {TINY}",
     "predictions": "predict seg/ckpt.pt images --device cpu",
     "eval": "eval predictions --truth truth",

@@ -15,7 +15,7 @@ from wsss_cli.data.folder import read_item, read_run
 from wsss_cli.errors import ItemError, UsageError
 from wsss_cli.reporter import Silent
 from wsss_cli.stages import cams, train_cls
-from wsss_cli.stages.cams.localiser import Localiser
+from wsss_cli.steps.localiser import Localiser
 from wsss_cli.summary import Summary
 
 CPU = Execution(device="cpu")

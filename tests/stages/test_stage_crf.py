@@ -20,7 +20,7 @@ from wsss_cli.data.folder import read_item, read_run
 from wsss_cli.errors import ItemError, OutputMismatchError, RejectedInputError, UsageError
 from wsss_cli.reporter import Silent
 from wsss_cli.stages import crf
-from wsss_cli.stages.crf import refining
+from wsss_cli.steps import refining
 from wsss_cli.summary import Summary
 
 ONE = Execution(workers=1)
@@ -234,7 +234,7 @@ def elsewhere(config: CrfConfig, _: Execution) -> str:
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crf, "_device", elsewhere)
+    monkeypatch.setattr(crf, "crf_device", elsewhere)
 
 
 def everything(out: Path) -> dict[str, bytes]:
@@ -248,7 +248,7 @@ def test_torch_gives_the_same_masks_in_workers_and_here(
     """Other backend, same labels; where it runs does not change a byte."""
     refine(cams, tmp_path / "authors")
     refine(cams, tmp_path / "workers", TORCH)
-    monkeypatch.setattr(crf, "_device", elsewhere)
+    monkeypatch.setattr(crf, "crf_device", elsewhere)
     summary = refine(cams, tmp_path / "here", TORCH)
     assert summary.figures["backend"] == "torch"
     assert read_run(tmp_path / "here").manifest["configuration"]["backend"] == "torch"

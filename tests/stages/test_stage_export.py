@@ -352,7 +352,8 @@ def test_unfit_folders_are_refused(masks: Path, images: Path, tmp_path: Path) ->
     """A cams folder for masks, masks for irn, an unfinished one, and one whose images are gone."""
     cams = tiny_maps.write_cams(tmp_path / "cams", images)
     with pytest.raises(
-        RejectedInputError, match="needs a folder made by 'wsss pseudo-labels' or 'wsss predict'"
+        RejectedInputError,
+        match="needs a folder made by 'wsss pseudo-labels' or 'wsss stream' or 'wsss predict'",
     ):
         hand_over(cams, tmp_path / "out", "voc")
     with pytest.raises(RejectedInputError, match="needs a folder made by 'wsss cams'"):

@@ -34,8 +34,8 @@ from wsss_cli.ops.cam import Views
 from wsss_cli.reporter import Silent
 from wsss_cli.stages import crf, doctor, predict, pseudo_labels
 from wsss_cli.stages import eval as scoring
-from wsss_cli.stages.cams.localiser import Localiser
-from wsss_cli.stages.crf import refining
+from wsss_cli.steps import refining, spreading
+from wsss_cli.steps.localiser import Localiser
 
 CPU = Execution(device="cpu", workers=1)
 RED, BLUE = (200, 40, 40), (40, 40, 220)
@@ -308,9 +308,9 @@ def test_a_window_that_the_crf_refuses_costs_its_image(
                 part.maps[:] = np.nan
             yield part
 
-    monkeypatch.setattr(crf, "parts", spoilt)
+    monkeypatch.setattr(spreading, "parts", spoilt)
     summary = refined(folder, tmp_path / "crf")
-    monkeypatch.setattr(crf, "parts", parts)
+    monkeypatch.setattr(spreading, "parts", parts)
     refined(folder, tmp_path / "clean")
     assert list(summary.failures) == ["a/2"]
     assert "The CRF refused a window of the image" in summary.failures["a/2"]

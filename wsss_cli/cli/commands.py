@@ -22,6 +22,7 @@ COMMANDS = {  # name -> the first line of its help
     "refine": "Carry the maps over whole objects, up to their edges.",
     "crf": "Snap the maps to the edges of the image.",
     "pseudo-labels": "Turn maps into masks with an ignore band.",
+    "stream": "From image to mask in one process: cams, crf and pseudo-labels with no maps on the disk.",
     "train-seg": "Learn to segment from the pseudo-labels.",
     "predict": "Segment any image.",
     "eval": "Score masks, predictions or maps against the truth.",

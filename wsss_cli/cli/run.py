@@ -21,6 +21,7 @@ from wsss_cli.config import (
     Execution,
     PredictConfig,
     PseudoLabelsConfig,
+    StreamConfig,
     TrainClsConfig,
     TrainSegConfig,
     as_dict,
@@ -77,6 +78,13 @@ PARAMETERS: Mapping[type[Any], Mapping[str, str]] = {
     TrainSegConfig: {name: name for name in BOTH_FIELDS} | {"epochs": "seg_epochs", "augment": "seg_augment"},
     PredictConfig: {"crf": "predict_crf", "precision": "precision"},
     EvalConfig: {},
+}
+# Whose typed fields a stage must know, as they win over its preset.
+GIVEN_OF: Mapping[type[Any], type[Any]] = {
+    TrainClsConfig: TrainClsConfig,
+    CamsConfig: CamsConfig,
+    CrfConfig: CrfConfig,
+    StreamConfig: CamsConfig,
 }
 # The folders after the classifier's.
 LATER: Mapping[str, type[Any]] = {
@@ -150,6 +158,9 @@ def run(
         bool, typer.Option("--predict-crf", help="Snap the predictions to image edges.")
     ] = PREDICT.crf,
     seed: shared.Seed = CLS.seed,
+    streamed: Annotated[
+        bool, typer.Option("--stream", help="Make the masks in one process, with no maps on the disk.")
+    ] = False,
     out: shared.Out = Path("run"),
     overwrite: shared.Overwrite = Execution.overwrite,
     dry_run: shared.DryRun = Execution.dry_run,
@@ -172,7 +183,7 @@ def run(
     chosen: dict[str, Any] = {"listing": listing, "limit": limit, "classes": job.classes}
     chosen |= {"label_format": label_format, "label_regex": label_regex, "trust_pickle": trust_pickle}
     chosen["unlabelled"] = unlabelled
-    from wsss_cli.stages import cams, crf, predict, pseudo_labels, show, train_cls, train_seg
+    from wsss_cli.stages import predict, show, train_cls, train_seg
 
     with job.console:
         if truth is not None:
@@ -187,11 +198,10 @@ def run(
             pipeline.plan()
         else:
             checkpoint = out / "cls" / "ckpt.pt"
-            pipeline.add("cams", cams.run, CamsConfig, checkpoint, images, labels=labels, **chosen)
-            pipeline.score("cams")
-            pipeline.add("crf", crf.run, CrfConfig, out / "cams")
-            pipeline.score("crf")
-            pipeline.add("pseudo-labels", pseudo_labels.run, PseudoLabelsConfig, out / "crf")
+            if streamed:
+                pipeline.stream(checkpoint, images, labels=labels, **chosen)
+            else:
+                pipeline.add_maps(checkpoint, images, labels=labels, **chosen)
             pipeline.score("pseudo-labels")
             show.run([out / "pseudo-labels"], out / "overlay.png", truth=truth)
             # An untrained backbone learns more from a few hundred masks if it has seen the tags before.
@@ -220,7 +230,8 @@ class Pipeline:
         self._configs[EvalConfig] = EvalConfig(missing="skip")
         self._values = {kind: as_dict(config) for kind, config in self._configs.items()}
         self._values[CamsConfig] = self._cams_values()
-        crf = self._configs[CrfConfig]
+        cams, crf, masks = (self._configs[kind] for kind in (CamsConfig, CrfConfig, PseudoLabelsConfig))
+        self._configs[StreamConfig] = StreamConfig(cams, crf, masks)
         self._values[CrfConfig] = as_dict(
             resolve(crf, choose_preset(CRF_PRESETS, crf.preset), self._given(CrfConfig))
         )
@@ -254,8 +265,8 @@ class Pipeline:
         self, name: str, stage: Callable[..., Summary], kind: type[Any], *inputs: Path, **choices: Any
     ) -> None:
         """Run one stage into the folder `name`, with the options that are its."""
-        if kind in (TrainClsConfig, CamsConfig, CrfConfig):
-            choices["given"] = self._given(kind)
+        if kind in GIVEN_OF:
+            choices["given"] = self._given(GIVEN_OF[kind])
         if kind in (CrfConfig, PseudoLabelsConfig, TrainSegConfig):
             choices["allow_partial"] = True  # what failed is told at the end, for all stages together
         execution, console = self._job.execution, self._job.console
@@ -266,6 +277,25 @@ class Pipeline:
             console.show_summary(said, dry_run=True)
         else:
             console.show_brief(name, said)
+
+    def add_maps(self, checkpoint: Path, images: Path, **choices: Any) -> None:
+        """From the classifier to masks, stage by stage."""
+        from wsss_cli.stages import cams, crf, pseudo_labels
+
+        self.add("cams", cams.run, CamsConfig, checkpoint, images, **choices)
+        self.score("cams")
+        self.add("crf", crf.run, CrfConfig, self._folder / "cams")
+        self.score("crf")
+        self.add("pseudo-labels", pseudo_labels.run, PseudoLabelsConfig, self._folder / "crf")
+
+    def stream(self, checkpoint: Path, images: Path, **choices: Any) -> None:
+        """From the classifier to masks at once."""
+        from wsss_cli.stages import stream
+
+        if self._truth is not None:
+            self._job.console.note("With --stream there are no maps to score: no eval-cams, no eval-crf.")
+        choices["crf_given"] = self._given(CrfConfig)
+        self.add("pseudo-labels", stream.run, StreamConfig, checkpoint, images, **choices)
 
     def plan(self) -> None:
         """Show the values of the stages that have nothing to look at yet."""

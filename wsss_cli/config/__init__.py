@@ -40,6 +40,8 @@ from wsss_cli.config.results import (
     EvalConfig,
     PredictConfig,
     PseudoLabelsConfig,
+    StreamConfig,
+    crf_settings,
 )
 from wsss_cli.config.sharding import Found, Shard, found_shard
 from wsss_cli.config.training import REFINE_NORMALISATIONS, RefineConfig, TrainClsConfig, TrainSegConfig
@@ -72,10 +74,12 @@ __all__ = [
     "Reading",
     "RefineConfig",
     "Shard",
+    "StreamConfig",
     "TrainClsConfig",
     "TrainSegConfig",
     "as_dict",
     "choose_preset",
+    "crf_settings",
     "found_shard",
     "item_limit",
     "method_options",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from wsss_cli.config.checks import LARGE, PRECISIONS, item_limit, require, require_threshold, require_tile
+from wsss_cli.config.resolving import method_options
 from wsss_cli.errors import UsageError
 from wsss_cli.registry import require_choice, unknown
 
@@ -136,6 +137,34 @@ class PseudoLabelsConfig:
             0 <= self.ignore_band < 1,
             f"--ignore-band is {self.ignore_band}; it must be at least 0 and below 1.",
         )
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """`wsss stream`: three stages in one."""
+
+    cams: CamsConfig = CamsConfig()
+    crf: CrfConfig = CrfConfig()
+    labels: PseudoLabelsConfig = PseudoLabelsConfig()
+
+    def __post_init__(self) -> None:
+        kept = self.labels.keep_best
+        require(
+            kept == PseudoLabelsConfig.keep_best,
+            f"--keep-best is '{kept}'; it ranks the maps of all images, of which a stream keeps none.",
+        )
+
+
+def crf_settings(preset: str, settings: Sequence[str]) -> tuple[CrfConfig, frozenset[str]]:
+    """The CRF of --crf-preset and of NAME=VALUE settings (--crf-set), and the fields that these name."""
+    try:
+        config = method_options(CrfConfig, {"options": {"preset": preset}}, settings)
+    except UsageError as error:
+        raise UsageError(
+            str(error).replace("--set", "--crf-set").replace("of the method", "of the CRF")
+        ) from None
+    assert isinstance(config, CrfConfig)
+    return config, frozenset(setting.partition("=")[0] for setting in settings)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from wsss_cli.errors import ItemError, OutputMismatchError, RejectedInputError
 from wsss_cli.text import show
 
 MAPS = ("cams", "refine", "crf")  # the stages whose items are class maps
-MASKS = ("pseudo-labels", "predict")  # and those whose items are masks
+MASKS = ("pseudo-labels", "stream", "predict")  # and those whose items are masks
 
 _MAKE_AGAIN = "Make it again: run the command that made it, with --overwrite."
 

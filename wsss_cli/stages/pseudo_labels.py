@@ -11,42 +11,21 @@ ranked among its own kind.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from wsss_cli.config import Execution, PseudoLabelsConfig, as_dict, item_limit
-from wsss_cli.data.cams import Cam, decode_cam, every_map, is_large, rows_at_a_time, upsample
+from wsss_cli.data.cams import decode_cam, every_map
 from wsss_cli.data.folder import MAPS, StageFolder, read_item, read_run, refuse_partial
 from wsss_cli.data.image_folder import same_images
-from wsss_cli.data.masks import Mask, classes_txt, encode_mask, ignore_value
-from wsss_cli.data.run import Item, Run
+from wsss_cli.data.masks import classes_txt, ignore_value
+from wsss_cli.data.run import Run
 from wsss_cli.data.samples import select
 from wsss_cli.errors import ItemError
-from wsss_cli.ops.pseudo import automatic_threshold, label_mask, marginal_mask
-from wsss_cli.ops.trust import fair_ranks, image_score, region_scores
+from wsss_cli.ops.pseudo import automatic_threshold
+from wsss_cli.ops.trust import fair_ranks
 from wsss_cli.reporter import Reporter
+from wsss_cli.steps.labelling import Rule, given_rule, label, pixel_figures, trust
 from wsss_cli.summary import Summary
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How maps become a mask: `threshold` is None where the most probable wins."""
-
-    name: str
-    threshold: float | None
-    band: float
-
-    def mask(self, maps: NDArray[np.float32], ids: NDArray[np.int64], ignore: int) -> Mask:
-        """Maps (K,H,W) of the classes `ids` -> mask (H,W)."""
-        if self.threshold is None:
-            return marginal_mask(maps, ids, self.band, ignore=ignore)
-        low, high = self.threshold - self.band / 2, self.threshold + self.band / 2
-        return label_mask(maps, ids, max(low, 0.0), high, ignore=ignore)
 
 
 def run(
@@ -89,15 +68,14 @@ def run(
             _label_all(stage, folder, todo, rule, reporter)
     figures = {**chosen, "images": len(stage.ids), "left_out": left_out, "todo": len(todo)}
     if not execution.dry_run:
-        figures.update(_pixel_figures(stage.items, reporter))
+        figures.update(pixel_figures([item.facts for item in stage.items.values()], reporter))
     return Summary("pseudo-labels", out, stage.counts, stage.failures, figures)
 
 
 def _rule(folder: StageFolder, config: PseudoLabelsConfig) -> Rule:
-    if config.threshold != "auto":
-        return Rule("given", float(config.threshold), config.ignore_band)
-    if folder.stage == "crf":
-        return Rule("argmax", None, config.ignore_band)
+    given = given_rule(config, marginals=folder.stage == "crf")
+    if given is not None:
+        return given
     return Rule("otsu", round(automatic_threshold(every_map(folder)), 3), config.ignore_band)
 
 
@@ -123,18 +101,8 @@ def _regions(folder: StageFolder, id_: str, rule: Rule) -> dict[int, float]:
         cam = decode_cam(read_item(folder, id_), classes=len(folder.classes))
     except ItemError:
         return {}
-    scores = _trust(known, cam, rule)["region_scores"]
+    scores = trust(known, cam, rule)["region_scores"]
     return dict(zip(cam.classes.tolist(), scores, strict=True))
-
-
-def _trust(known: Mapping[str, Any], cam: Cam, rule: Rule) -> dict[str, Any]:
-    """Scores of the regions, in the order of the maps, and of the image."""
-    if "region_scores" in known:
-        return {"region_scores": known["region_scores"], "score": known["score"]}
-    maps = cam.maps if is_large(cam) else upsample(cam)
-    winner = replace(rule, band=0.0).mask(maps, np.arange(len(maps)), ignore_value(len(maps)))
-    regions = region_scores(maps, winner, winner)
-    return {"region_scores": regions.round(4).tolist(), "score": round(image_score(regions), 4)}
 
 
 def _inputs(folder: StageFolder, id_: str, rule: Rule) -> dict[str, str]:
@@ -146,48 +114,12 @@ def _inputs(folder: StageFolder, id_: str, rule: Rule) -> dict[str, str]:
 
 
 def _label_all(stage: Run, folder: StageFolder, todo: list[str], rule: Rule, reporter: Reporter) -> None:
-    ignore = ignore_value(len(folder.classes))
     reporter.start("pseudo-labels", len(todo))
     for id_ in todo:
         try:
-            cam = decode_cam(read_item(folder, id_), classes=len(folder.classes))
-            parts = (upsample(cam, rows) for rows in rows_at_a_time(cam))
-            mask: Mask = np.concatenate([rule.mask(maps, cam.classes, ignore) for maps in parts])
-            payload = encode_mask(mask, folder.classes)
+            made = label(read_item(folder, id_), folder.items[id_].facts, rule, folder.classes)
         except ItemError as error:
             stage.fail(id_, error)
         else:
-            facts = {**_facts(cam, mask, ignore), **_trust(folder.items[id_].facts, cam, rule)}
-            stage.write(id_, payload, inputs=_inputs(folder, id_, rule), **facts)
+            stage.write(id_, made.payload, inputs=_inputs(folder, id_, rule), **made.facts)
         reporter.advance()
-
-
-def _facts(cam: Cam, mask: Mask, ignore: int) -> dict[str, Any]:
-    ignored = int(np.count_nonzero(mask == ignore))
-    return {
-        "size": list(cam.size),
-        "classes": cam.classes.tolist(),
-        "pixels": {
-            "background": int(np.count_nonzero(mask == 0)),
-            "classes": int(np.count_nonzero(mask)) - ignored,
-            "ignored": ignored,
-        },
-        "empty_maps": int(np.count_nonzero(cam.maps.max(axis=(1, 2)) == 0)),
-    }
-
-
-def _pixel_figures(made: Mapping[str, Item], reporter: Reporter) -> dict[str, Any]:
-    facts = [item.facts for item in made.values()]
-    pixels = {
-        name: sum(fact["pixels"][name] for fact in facts) for name in ("background", "classes", "ignored")
-    }
-    total = sum(pixels.values())
-    empty = sum(1 for fact in facts if fact["empty_maps"])
-    if empty:
-        reporter.note(f"{empty} of {len(facts)} images have a class whose map is zero everywhere.")
-    return {
-        "coverage": round(100 * (total - pixels["ignored"]) / total, 4) if total else None,
-        "foreground": round(100 * pixels["classes"] / total, 4) if total else None,
-        "without_classes": sum(1 for fact in facts if not fact["classes"]),
-        "empty_maps": empty,
-    }

@@ -27,7 +27,7 @@ from wsss_cli.text import show
 HEIGHT = 280  # of a picture in pixels: as large as a chosen card shows it
 TRAININGS = ("train-cls", "train-seg")
 Told = TypeVar("Told")
-ORDER = ("train-cls", "cams", "refine", "crf", "pseudo-labels", "train-seg", "predict", "eval")
+ORDER = ("train-cls", "cams", "refine", "crf", "pseudo-labels", "stream", "train-seg", "predict", "eval")
 
 
 def run(
@@ -178,7 +178,7 @@ class _Looks:
 
 def _cards(made: Sequence[StageFolder], truth: Path | None, count: int, reporter: Reporter) -> list[Card]:
     seen = [folder for folder in made if folder.stage in (*MAPS, *MASKS)]
-    scored = [folder for folder in seen if folder.stage == "pseudo-labels"] or seen[-1:]
+    scored = [folder for folder in seen if folder.stage in ("pseudo-labels", "stream")] or seen[-1:]
     if not scored:
         return []
     # Predictions are often of other images; they are shown where they are of the same.

@@ -115,6 +115,7 @@ class Blend:
     cam: Cam
     windows: Sequence[Window]
     total: NDArray[np.float32]
+    work: Work
 
 
 def parts(id_: str, work: Work, blends: dict[str, Blend]) -> Iterator[WindowWork]:
@@ -123,7 +124,7 @@ def parts(id_: str, work: Work, blends: dict[str, Blend]) -> Iterator[WindowWork
     image = _image_of(cam, work)
     cells = cam.maps.shape[1], cam.maps.shape[2]
     every = windows(cells, max(1, round(SIDE * cells[0] / cam.size[0])))
-    blends[id_] = Blend(cam, every, np.zeros_like(cam.maps))
+    blends[id_] = Blend(cam, every, np.zeros_like(cam.maps), work)
     for window in every:
         rows, columns = window.place
         piece = np.ascontiguousarray(image[window.pixels(cells, cam.size)])
@@ -131,14 +132,14 @@ def parts(id_: str, work: Work, blends: dict[str, Blend]) -> Iterator[WindowWork
         yield WindowWork(piece, maps, work.config, work.threshold, work.device)
 
 
-def whole(blend: Blend, config: CrfConfig, threshold: float) -> Refined:
+def whole(blend: Blend) -> Refined:
     """The crf file of a large image, at the stride of its maps, where its scores are counted, too."""
     maps, marginals = blend.cam.maps, np.clip(blend.total, 0.0, 1.0)
     before, after = (np.empty(maps.shape[1:], np.uint16) for _ in range(2))
     step = max(1, WHOLE // (4 * maps.shape[2] * (len(maps) + 1)))
     for top in range(0, maps.shape[1], step):
         rows = slice(top, top + step)
-        before[rows] = _start(maps[:, rows], config, threshold).argmax(axis=0)
+        before[rows] = _start(maps[:, rows], blend.work.config, blend.work.threshold).argmax(axis=0)
         background = 1.0 - marginals[:, rows].sum(axis=0, keepdims=True)
         after[rows] = np.concatenate([background, marginals[:, rows]]).argmax(axis=0)
     regions = region_scores(maps, before, after)
