@@ -41,10 +41,18 @@ from wsss_cli.config.results import (
     PredictConfig,
     PseudoLabelsConfig,
 )
-from wsss_cli.config.training import REFINE_NORMALISATIONS, RefineConfig, TrainClsConfig, TrainSegConfig
+from wsss_cli.config.training import (
+    CACHES,
+    REFINE_NORMALISATIONS,
+    Pace,
+    RefineConfig,
+    TrainClsConfig,
+    TrainSegConfig,
+)
 
 __all__ = [
     "BIT_DEPTHS",
+    "CACHES",
     "CRF_BACKENDS",
     "CRF_BACKGROUNDS",
     "CRF_PRESETS",
@@ -65,6 +73,7 @@ __all__ = [
     "ExportConfig",
     "ImportCamsConfig",
     "ImportWeightsConfig",
+    "Pace",
     "PredictConfig",
     "PseudoLabelsConfig",
     "Reading",

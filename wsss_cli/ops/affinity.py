@@ -8,6 +8,7 @@ from torch import Tensor
 
 from wsss_cli.ops import par
 from wsss_cli.ops.cam import resize
+from wsss_cli.ops.shares import whole_batch
 
 IGNORE = 255
 
@@ -85,6 +86,9 @@ def affinity_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """
     q = logits.sigmoid()
     same, different = labels == 1, labels == 0
-    positive = ((1 - q) * same).sum() / (same.sum() + 1)
-    negative = (q * different).sum() / (different.sum() + 1)
-    return 0.5 * positive + 0.5 * negative
+    return 0.5 * _mean(1 - q, same) + 0.5 * _mean(q, different)
+
+
+def _mean(each: Tensor, part: Tensor) -> Tensor:
+    count, ranks = whole_batch(part.sum())
+    return (each * part).sum() * ranks / (count + 1)

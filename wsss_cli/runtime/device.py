@@ -9,12 +9,18 @@ import torch
 
 from wsss_cli import timing
 from wsss_cli.errors import EnvironmentProblemError, UsageError
+from wsss_cli.ranks import Place
 
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` is the first CUDA GPU, else the CPU; a device that is not there is an `EnvironmentProblemError`."""
+def choose_device(name: str, where: Place | None = None) -> torch.device:
+    """`auto` is the first CUDA GPU, else the CPU; a device that is not there is an `EnvironmentProblemError`.
+
+    Of several ranks on a machine each takes the GPU of its own number.
+    """
+    if where is not None and where.ranks > 1 and name != "cpu":
+        name = _of_rank(name, where)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -30,6 +36,21 @@ def choose_device(name: str) -> torch.device:
             f"--device is '{name}', but there are {torch.cuda.device_count()} GPUs."
         )
     return device
+
+
+def _of_rank(name: str, where: Place) -> str:
+    if name.startswith("cuda:") and where.local_ranks > 1:
+        raise UsageError(
+            f"--device is '{name}', one GPU for {where.local_ranks} ranks. Leave it out, and each rank takes its own."
+        )
+    if name not in ("auto", "cuda") or not torch.cuda.is_available():
+        return name
+    if where.local_rank >= torch.cuda.device_count():
+        raise EnvironmentProblemError(
+            f"Rank {where.rank} has no GPU of its own: torch sees {torch.cuda.device_count()} here for "
+            f"{where.local_ranks} ranks. Start as many ranks as there are GPUs, or pass --device cpu."
+        )
+    return f"cuda:{where.local_rank}"
 
 
 def choose_precision(name: str, device: torch.device, *, training: bool) -> str:
@@ -63,8 +84,11 @@ def settle(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def loading_processes(workers: int, device: torch.device) -> int:
-    """How many processes load images: they pay where the network runs elsewhere; on a CPU they take its cores."""
+def loading_processes(workers: int, device: torch.device, ranks: int = 1) -> int:
+    """How many processes load images: they pay where the network runs elsewhere; on a CPU they take its cores.
+
+    `workers` is of each rank; `ranks` on this machine share its cores.
+    """
     if workers:
         return workers
-    return min(8, os.cpu_count() or 1) if device.type == "cuda" else 0
+    return min(8, max(1, (os.cpu_count() or 1) // ranks)) if device.type == "cuda" else 0
