@@ -207,7 +207,9 @@ def joined(device: str) -> Iterator[Team]:
 def _meeting(where: Place) -> Any:
     try:
         store = next(rendezvous("env://", timeout=PATIENCE))[0]
-        return dist.PrefixStore(f"wsss/{next(_MEETINGS)}", store)  # the store outlives a training
+        return dist.distributed_c10d.PrefixStore(
+            f"wsss/{next(_MEETINGS)}", store
+        )  # the store outlives a training
     except (RuntimeError, ValueError, OSError) as error:
         raise EnvironmentProblemError(
             f"Rank {where.rank} finds no other rank at MASTER_ADDR and MASTER_PORT ({str(error).splitlines()[0]}). "

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from wsss_cli.config import Execution, Pace, TrainSegConfig, as_dict, item_limit
+from wsss_cli.data.cache import CacheFolder, clear_cache
 from wsss_cli.data.checkpoints import encode_checkpoint, encode_safetensors, read_checkpoint, read_weights
 from wsss_cli.data.files import json_bytes, read_json, sha256
 from wsss_cli.data.folder import MASKS, StageFolder, read_run
@@ -31,9 +32,10 @@ from wsss_cli.registry import require_choice
 from wsss_cli.reporter import Reporter
 from wsss_cli.runtime.device import choose_precision, loading_processes
 from wsss_cli.runtime.loading import Share
-from wsss_cli.runtime.mask_batches import MaskedImages, Pair
+from wsss_cli.runtime.mask_batches import MEMORY, MaskedImages, Pair
 from wsss_cli.runtime.schedule import SCHEDULES, Recipe
 from wsss_cli.runtime.seed import seed_everything
+from wsss_cli.runtime.shelves import choose_shelf
 from wsss_cli.runtime.team import Team, joined
 from wsss_cli.runtime.train_loop import to_device, train
 from wsss_cli.summary import Summary
@@ -77,8 +79,10 @@ def run(
             return _Training(config, loaded, segmenter, team, execution, pace, reporter)
 
         if not team.first:
-            if team.hear():
-                begun().run(ResumeFile(out, ""), dataclasses.replace(pairs, folder=folder))
+            if work := team.hear():
+                pairs = dataclasses.replace(pairs, folder=folder)
+                begun().run(ResumeFile(out, work), CacheFolder(out, work), pairs)
+                clear_cache(out)  # where the ranks have no folder in common
             return Summary("train-seg", out)
         inputs = {"masks": {"path": str(masks.resolve()), "fingerprint": pairs.fingerprint()}}
         if weights is not None:
@@ -87,23 +91,22 @@ def run(
             out, "train-seg", configuration=configuration, classes=folder.classes, inputs=inputs, ids=(),
             facts=same_images(folder), execution=execution, reporter=reporter,
         ) as stage:  # fmt: skip
-            team.say(not execution.dry_run and not stage.complete)
+            work = sha256(json_bytes([configuration, [entry["fingerprint"] for entry in inputs.values()]]))
+            team.say("" if execution.dry_run or stage.complete else work)
             if execution.dry_run:
                 figures = {**configuration, "images": len(pairs.sizes), "classes": list(folder.classes)}
                 return Summary("train-seg", out, failures=pairs.failures, figures=figures)
             if not stage.complete:
                 stage.begin()
-                work = sha256(
-                    json_bytes([configuration, [entry["fingerprint"] for entry in inputs.values()]])
-                )
                 training = begun()
-                metrics = training.run(ResumeFile(out, work), pairs)
+                metrics = training.run(ResumeFile(out, work), CacheFolder(out, work), pairs)
                 state = training.segmenter.state_dict()
                 about = {"classes": list(folder.classes), "reading": as_dict(pairs.images.reading)}
                 stage.extra("ckpt.pt", encode_checkpoint({**training.about, **about}, state))
                 stage.extra("ckpt.safetensors", encode_safetensors(state))
                 stage.extra("metrics.json", json_bytes(metrics))
     clear_resume(out)
+    clear_cache(out)
     metrics = read_json(out / "metrics.json")
     return Summary("train-seg", out, failures=metrics["failures"], figures=metrics["figures"], total=len(ids))
 
@@ -211,14 +214,18 @@ class _Training:
             "configuration": as_dict(config),
         }  # fmt: skip
 
-    def run(self, kept: ResumeFile, pairs: MaskPairs) -> dict[str, Any]:
+    def run(self, kept: ResumeFile, disk: CacheFolder, pairs: MaskPairs) -> dict[str, Any]:
         """Train; the metrics: one row an epoch, final figures, and images that could not be used."""
         config = self.config
         longest = max(max(bounded_size(size, config.max_side)) for size in pairs.sizes.values())
         side = min(config.crop_size, -(-longest // STEP) * STEP)
         view = JointView(side, config.scale_range, self.mean, self.std, pairs.ignore, config.augment)
         reader = _Reader(pairs, tuple(pairs.sizes), config.max_side)
-        data = MaskedImages(reader, len(pairs.sizes), view, config.seed)
+        shelf = choose_shelf(
+            self.pace.cache, disk, items=len(pairs.sizes), room=MEMORY // self.team.place.local_ranks,
+            workers=self.workers,
+        )  # fmt: skip
+        data = MaskedImages(reader, len(pairs.sizes), view, config.seed, shelf)
         recipe = Recipe(
             config.epochs, config.batch_size, config.lr, config.weight_decay,
             config.warmup_epochs, config.schedule, config.precision, config.seed,

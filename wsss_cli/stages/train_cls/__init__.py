@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss_cli.config import Execution, Pace, TrainClsConfig, as_dict
+from wsss_cli.data.cache import CacheFolder, clear_cache
 from wsss_cli.data.checkpoints import encode_checkpoint, encode_safetensors
 from wsss_cli.data.files import json_bytes, read_json, sha256
 from wsss_cli.data.image_folder import image_facts
@@ -77,8 +78,9 @@ def run(
         team.require_same(_facts(configuration, names, train, table, inputs))
         training = Training(config, loaded, cnn, method, team, execution, pace, reporter)
         if not team.first:
-            if team.hear():
-                training.run(ResumeFile(out, ""), train, None, names)
+            if work := team.hear():
+                training.run(ResumeFile(out, work), CacheFolder(out, work), train, None, names)
+                clear_cache(out)  # where the ranks have no folder in common
             return Summary("train-cls", out)
         inputs |= {
             "images": {"path": str(images.resolve()), "fingerprint": train.fingerprint()},
@@ -91,7 +93,8 @@ def run(
             out, "train-cls", configuration=configuration, classes=names, inputs=inputs, ids=(), facts=facts,
             execution=execution, reporter=reporter,
         ) as folder:  # fmt: skip
-            team.say(not execution.dry_run and not folder.complete)
+            work = _work(configuration, names, inputs)
+            team.say("" if execution.dry_run or folder.complete else work)
             if execution.dry_run:
                 figures = {**configuration, "images": len(train.samples), "classes": list(names)}
                 return Summary("train-cls", out, figures=figures)
@@ -99,8 +102,7 @@ def run(
                 for note in (*table.notes, *_advice(config, cnn_weights), *_overlap(train, val)):
                     reporter.note(note)
                 folder.begin()
-                work = _work(configuration, names, inputs)
-                metrics = training.run(ResumeFile(out, work), train, val, names)
+                metrics = training.run(ResumeFile(out, work), CacheFolder(out, work), train, val, names)
                 about = {
                     **training.about,
                     "classes": list(names),
@@ -110,6 +112,7 @@ def run(
                 folder.extra("ckpt.safetensors", encode_safetensors(method.state_dict()))
                 folder.extra("metrics.json", json_bytes(metrics))
     clear_resume(out)
+    clear_cache(out)
     metrics = read_json(out / "metrics.json")
     return Summary(
         "train-cls", out, failures=metrics["failures"], figures=metrics["figures"], total=len(train.samples)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from wsss_cli.config import Execution, Pace, TrainClsConfig, as_dict
+from wsss_cli.data.cache import CacheFolder
 from wsss_cli.data.resume import ResumeFile
 from wsss_cli.data.tagged import TaggedSamples
 from wsss_cli.methods import Progress
@@ -21,11 +22,14 @@ from wsss_cli.ops.metrics import average_precision
 from wsss_cli.reporter import Reporter
 from wsss_cli.runtime.device import loading_processes
 from wsss_cli.runtime.schedule import Recipe
+from wsss_cli.runtime.shelves import Bare, Shelf, choose_shelf
 from wsss_cli.runtime.tag_batches import TaggedImages, plain_batches
 from wsss_cli.runtime.team import Team
 from wsss_cli.runtime.train_loop import to_device, train
 
-MEMORY = 2 << 30  # bytes of decoded pictures to keep, all loading processes together
+MEMORY = (
+    2 << 30
+)  # bytes of decoded pictures to keep, all loading processes of all ranks on a machine together
 CALIBRATION_IMAGES = 512  # layer entropies settle long before
 PLAIN_BATCH = 16  # images at a time where nothing is learnt
 
@@ -69,10 +73,20 @@ class Training:
         return about
 
     def run(
-        self, kept: ResumeFile, tagged: TaggedSamples, unseen: TaggedSamples | None, names: Sequence[str]
+        self,
+        kept: ResumeFile,
+        disk: CacheFolder,
+        tagged: TaggedSamples,
+        unseen: TaggedSamples | None,
+        names: Sequence[str],
     ) -> dict[str, Any]:
         """Train; the metrics: one row an epoch, final figures, and images that could not be read."""
-        data = self._data(tagged, self.team.from_first(lambda: tagged.unreadable(self.reporter.note)))
+        failures = self.team.from_first(lambda: tagged.unreadable(self.reporter.note))
+        shelf = choose_shelf(
+            self.pace.cache, disk, items=len(tagged.samples), room=MEMORY // self.team.place.local_ranks,
+            workers=self.workers,
+        )  # fmt: skip
+        data = self._data(tagged, failures, shelf)
         held_out = None if unseen is None else self._data(unseen, unseen.unreadable(self.reporter.note))
         recipe = Recipe(
             self.config.epochs, self.config.batch_size, self.config.lr, self.config.weight_decay,
@@ -94,7 +108,9 @@ class Training:
             figures |= self._scores(held_out, names)
         return {"figures": figures, "failures": self.failures, "history": state.history}
 
-    def _data(self, tagged: TaggedSamples, failures: dict[str, str]) -> TaggedImages:
+    def _data(
+        self, tagged: TaggedSamples, failures: dict[str, str], shelf: Shelf | None = None
+    ) -> TaggedImages:
         """The images that can be read; the others are recorded."""
         config = self.config
         view = training_view(config.augment, config.image_size, self.mean, self.std)
@@ -102,7 +118,7 @@ class Training:
         self.failures |= failures
         return TaggedImages(
             readable.read, readable.targets, partial(shorter_side, side=config.image_size * 8 // 7), view,
-            config.seed, MEMORY // max(1, self.workers),
+            config.seed, shelf or Bare(),
         )  # fmt: skip
 
     def _losses(self, batch: Any, epoch: int, step: int, steps: int) -> dict[str, Tensor]:
