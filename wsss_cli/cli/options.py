@@ -127,7 +127,6 @@ Accumulate = Annotated[
         "--accumulate", min=1, help="Pieces that each step's images are learnt from in, to save memory."
     ),
 ]
-Compile = Annotated[bool, _running("--compile", help="Let torch.compile make the network faster.")]
 Cache = Annotated[
     str, _running("--cache", help="Where decoded images are kept for the next epoch: ram, disk or none.")
 ]

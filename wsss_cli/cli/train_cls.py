@@ -87,7 +87,6 @@ def train_cls(
     device: shared.Device = Execution.device,
     workers: shared.Workers = Execution.workers,
     accumulate: shared.Accumulate = Pace.accumulate,
-    compile: shared.Compile = Pace.compile,  # noqa: A002 - the option's name
     cache: shared.Cache = Pace.cache,
     max_failures: shared.MaxFailures = Execution.max_failures,
     max_pixels: shared.MaxPixels = Execution.max_pixels,

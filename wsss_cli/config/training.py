@@ -19,7 +19,6 @@ class Pace:
     """
 
     accumulate: int = 1  # pieces that each rank's share of a batch is cut into
-    compile: bool = False
     cache: str = "ram"  # where decoded images are kept
 
     def __post_init__(self) -> None:

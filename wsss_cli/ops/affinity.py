@@ -8,7 +8,7 @@ from torch import Tensor
 
 from wsss_cli.ops import par
 from wsss_cli.ops.cam import resize
-from wsss_cli.ops.shares import whole_batch
+from wsss_cli.ops.shares import part_mean
 
 IGNORE = 255
 
@@ -86,9 +86,4 @@ def affinity_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """
     q = logits.sigmoid()
     same, different = labels == 1, labels == 0
-    return 0.5 * _mean(1 - q, same) + 0.5 * _mean(q, different)
-
-
-def _mean(each: Tensor, part: Tensor) -> Tensor:
-    count, ranks = whole_batch(part.sum())
-    return (each * part).sum() * ranks / (count + 1)
+    return 0.5 * part_mean(1 - q, same, 1) + 0.5 * part_mean(q, different, 1)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss_cli.ops.shares import whole_batch
+from wsss_cli.ops.shares import part_mean, whole_batch
 
 
 def pixel_loss(logits: Tensor, labels: Tensor, ignore: int) -> Tensor:
@@ -25,12 +25,7 @@ def balanced_pixel_loss(logits: Tensor, labels: Tensor, ignore: int) -> Tensor:
     """½ the mean cross-entropy of background pixels plus ½ that of all others but `ignore`; shapes as `pixel_loss`."""
     each = F.cross_entropy(logits.float(), labels, ignore_index=ignore, reduction="none")
     background, objects = labels == 0, (labels != 0) & (labels != ignore)
-    return 0.5 * (_mean(each, background) + _mean(each, objects))
-
-
-def _mean(each: Tensor, part: Tensor) -> Tensor:
-    count, ranks = whole_batch(part.sum())
-    return (each * part).sum() * ranks / (count + 1e-6)
+    return 0.5 * (part_mean(each, background, 1e-6) + part_mean(each, objects, 1e-6))
 
 
 def tag_loss(tags: Tensor, labels: Tensor, ignore: int) -> Tensor:

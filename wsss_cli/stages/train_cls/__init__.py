@@ -82,12 +82,9 @@ def run(
                 training.run(ResumeFile(out, work), CacheFolder(out, work), train, None, names)
                 clear_cache(out)  # where the ranks have no folder in common
             return Summary("train-cls", out)
-        inputs |= {
-            "images": {"path": str(images.resolve()), "fingerprint": train.fingerprint()},
-            "labels": {"path": str(labels.resolve()), "fingerprint": table.fingerprint},
-        }
-        if val is not None:
-            inputs["val"] = {"path": str(val_listing), "fingerprint": val.fingerprint()}
+        inputs |= _entry("images", images.resolve(), train.fingerprint())
+        inputs |= _entry("labels", labels.resolve(), table.fingerprint)
+        inputs |= {} if val is None else _entry("val", val_listing, val.fingerprint())
         facts = {**image_facts(images, config.reading), "method": config.method}
         with Run(
             out, "train-cls", configuration=configuration, classes=names, inputs=inputs, ids=(), facts=facts,
@@ -103,20 +100,28 @@ def run(
                     reporter.note(note)
                 folder.begin()
                 metrics = training.run(ResumeFile(out, work), CacheFolder(out, work), train, val, names)
-                about = {
-                    **training.about,
-                    "classes": list(names),
-                    "options": dataclasses.asdict(options),
-                }
-                folder.extra("ckpt.pt", encode_checkpoint(about, method.state_dict()))
-                folder.extra("ckpt.safetensors", encode_safetensors(method.state_dict()))
-                folder.extra("metrics.json", json_bytes(metrics))
+                _save(folder, training, metrics, names, options)
     clear_resume(out)
     clear_cache(out)
     metrics = read_json(out / "metrics.json")
     return Summary(
         "train-cls", out, failures=metrics["failures"], figures=metrics["figures"], total=len(train.samples)
     )
+
+
+def _save(
+    folder: Run, training: Training, metrics: dict[str, Any], names: Sequence[str], options: Any
+) -> None:
+    """The files of a finished training."""
+    state = training.method.state_dict()
+    about = {**training.about, "classes": list(names), "options": dataclasses.asdict(options)}
+    folder.extra("ckpt.pt", encode_checkpoint(about, state))
+    folder.extra("ckpt.safetensors", encode_safetensors(state))
+    folder.extra("metrics.json", json_bytes(metrics))
+
+
+def _entry(name: str, path: Path | None, fingerprint: str) -> dict[str, dict[str, str]]:
+    return {name: {"path": str(path), "fingerprint": fingerprint}}
 
 
 def _work(configuration: dict[str, Any], names: Sequence[str], inputs: dict[str, Any]) -> str:
