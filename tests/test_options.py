@@ -25,6 +25,7 @@ CONFIGS = {
     "import-weights": config.ImportWeightsConfig,
     "import-cams": config.ImportCamsConfig,
 }
+PACED = {"train-cls", "train-seg"}  # take steps, at a pace that decides nothing
 WITHOUT_ITEMS = {"import-weights"}
 LOOKING = {"doctor", "show", "report", "status", "merge", "slurm"}  # no stage folder, nothing to configure
 PICTURES = {"show", "report"}  # write one file
@@ -47,10 +48,13 @@ def test_every_stage_command_has_a_configuration() -> None:
 
 
 @pytest.mark.parametrize("command", CONFIGS)
-@pytest.mark.parametrize("of", ["stage", "execution"])
+@pytest.mark.parametrize("of", ["stage", "execution", "pace"])
 def test_every_field_has_one_option_with_the_same_default(command: str, of: str) -> None:
     """What the dataclass says is what a user gets who types nothing."""
-    kind = CONFIGS[command] if of == "stage" else config.Execution
+    kind = {"stage": CONFIGS[command], "execution": config.Execution, "pace": config.Pace}[of]
+    if of == "pace" and command not in PACED:
+        assert not {field.name for field in dataclasses.fields(kind)} & set(options(command))
+        return
     fields = {field.name: field.default for field in dataclasses.fields(kind)}
     if command not in CUT:
         fields.pop("shard", None)
@@ -126,9 +130,8 @@ def test_every_option_is_used(command: str) -> None:
     known |= {"labels", "label_format", "unlabelled", "classes", "val_listing", "weights", "truth", "help"}
     known |= {"checkpoint", "cnn", "cnn_weights", "label_regex", "trust_pickle", "class_list", "overlay"}
     known |= {"profile", "allow_partial"}
-    fields = {
-        field.name for kind in (CONFIGS[command], config.Execution) for field in dataclasses.fields(kind)
-    }
+    kinds = [CONFIGS[command], config.Execution, *([config.Pace] if command in PACED else [])]
+    fields = {field.name for kind in kinds for field in dataclasses.fields(kind)}
 
     assert set(options(command)) - fields <= known
 

@@ -12,6 +12,7 @@ class WsssError(Exception):
 
     exit_code = 1
     code = "E_BUG"
+    told = False  # whether another rank of the same training prints it
 
 
 class UsageError(WsssError):

@@ -20,6 +20,7 @@ import typer
 from wsss_cli import __version__
 from wsss_cli.cli import commands, console
 from wsss_cli.errors import EnvironmentProblemError, UsageError, WsssError
+from wsss_cli.ranks import is_first
 
 BUG = 1
 READER_GONE = 141
@@ -76,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if code == READER_GONE:
             _forget_reader()
         elif code >= STOPPED:
-            console.write_line("wsss: stopped; the same command continues from here.")
+            if is_first():
+                console.write_line("wsss: stopped; the same command continues from here.")
             # So that one more Ctrl-C gives no traceback while Python tidies up.
             atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
     return code
@@ -117,7 +119,8 @@ def _outcome(arguments: list[str]) -> int:
 
 
 def _report(error: WsssError) -> int:
-    console.write_error(error.code, str(error))
+    if not error.told:
+        console.write_error(error.code, str(error))
     return error.exit_code
 
 

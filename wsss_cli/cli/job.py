@@ -16,6 +16,7 @@ from wsss_cli.cli.console import Console
 from wsss_cli.cli.settings import SOURCE
 from wsss_cli.config import Execution, Found, Shard, found_shard, item_limit, require
 from wsss_cli.errors import WsssError
+from wsss_cli.ranks import place
 from wsss_cli.text import class_names
 
 if TYPE_CHECKING:
@@ -29,9 +30,12 @@ DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?", re.ASCII)
 
 
 class Job:
-    """One command with its values: `values` maps the names of the command's parameters to what they hold."""
+    """One command with its values: `values` maps the names of the command's parameters to what they hold.
 
-    def __init__(self, ctx: typer.Context, values: Mapping[str, Any]) -> None:
+    `led`: ranks started by torchrun work on it together, and only the first one talks.
+    """
+
+    def __init__(self, ctx: typer.Context, values: Mapping[str, Any], *, led: bool = False) -> None:
         self._ctx = ctx
         self._values = dict(values)
         for option in ("allow_failed", "max_failures"):
@@ -43,7 +47,8 @@ class Job:
             Execution, {name: name for name in _own_names(Execution) if name in self._values}
         )
         self._timing = timing.start() if values.get("profile") else None
-        self.console = Console(quiet=values["quiet"], verbose=values["verbose"])
+        self._silent = led and not place().first
+        self.console = Console(quiet=values["quiet"] or self._silent, verbose=values["verbose"])
         self._tell_settings()
         if found is not None:
             self.console.note(f"Shard {found.shard} of the images, as {found.source} says.")
@@ -106,6 +111,8 @@ class Job:
             self._draw(summary.out)
         table = self._timing.table() if self._timing else None
         timing.stop()
+        if self._silent:
+            return
         if self._values["as_json"]:
             self.console.write_json(summary, table)
         else:

@@ -132,6 +132,15 @@ AllowFailed = Annotated[
     str, _running("--allow-failed", metavar="N|P%", help="End with 0 when no more items than this failed.")
 ]
 
+Accumulate = Annotated[
+    int,
+    _running(
+        "--accumulate", min=1, help="Pieces that each step's images are learnt from in, to save memory."
+    ),
+]
+Cache = Annotated[
+    str, _running("--cache", help="Where decoded images are kept for the next epoch: ram, disk or none.")
+]
 Cnn = Annotated[
     str, typer.Option("--cnn", help="tiny-cnn, or a timm CNN beside the backbone, for methods that take one.")
 ]

@@ -33,6 +33,7 @@ from wsss_cli.errors import UsageError
 from wsss_cli.labels import read_labels
 from wsss_cli.methods import METHODS
 from wsss_cli.nets.backbones import family
+from wsss_cli.ranks import place
 from wsss_cli.summary import Summary
 
 SCORED = "eval-"
@@ -177,6 +178,10 @@ def run(
 ) -> None:
     """Run the whole pipeline under one folder; the same command again resumes."""
     job = Job(ctx, locals())
+    if place().ranks > 1:
+        raise UsageError(
+            "'wsss run' works in one process. With torchrun start 'wsss train-cls' and 'wsss train-seg' by themselves."
+        )
     if STDIN in (listing, val_listing):
         raise UsageError("'wsss run' reads a list more than once; write it to a file instead of '-'.")
     pipeline = Pipeline(job, out, truth)

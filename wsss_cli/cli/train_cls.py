@@ -9,7 +9,7 @@ import typer
 
 from wsss_cli.cli import options as shared
 from wsss_cli.cli.job import Job
-from wsss_cli.config import Execution, TrainClsConfig
+from wsss_cli.config import Execution, Pace, TrainClsConfig
 from wsss_cli.methods import METHODS
 
 DEFAULT = TrainClsConfig()
@@ -44,7 +44,9 @@ def train_cls(
         bool, typer.Option("--pretrained", help="Let timm download the backbone's weights.")
     ] = DEFAULT.pretrained,
     epochs: Annotated[int, typer.Option(help="Passes over the images.")] = DEFAULT.epochs,
-    batch_size: Annotated[int, typer.Option(help="Images in one step.")] = DEFAULT.batch_size,
+    batch_size: Annotated[
+        int, typer.Option(help="Images in one step, of all ranks together.")
+    ] = DEFAULT.batch_size,
     lr: Annotated[float, typer.Option(help="Learning rate.")] = DEFAULT.lr,
     weight_decay: Annotated[float, typer.Option(help="Weight decay.")] = DEFAULT.weight_decay,
     warmup_epochs: Annotated[
@@ -84,12 +86,14 @@ def train_cls(
     config_file: shared.ConfigFile = None,
     device: shared.Device = Execution.device,
     workers: shared.Workers = Execution.workers,
+    accumulate: shared.Accumulate = Pace.accumulate,
+    cache: shared.Cache = Pace.cache,
     max_failures: shared.MaxFailures = Execution.max_failures,
     max_pixels: shared.MaxPixels = Execution.max_pixels,
     allow_failed: shared.AllowFailed = "",
 ) -> None:
     """Train the classifier that can say where."""
-    job = Job(ctx, locals())
+    job = Job(ctx, locals(), led=True)
     config = job.config(TrainClsConfig)
     from wsss_cli.stages import train_cls as stage
 
@@ -112,5 +116,6 @@ def train_cls(
             weights=weights,
             cnn_weights=cnn_weights,
             given=job.given(TrainClsConfig),
+            pace=job.config(Pace),
         )
     job.finish(summary)

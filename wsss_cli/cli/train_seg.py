@@ -9,7 +9,7 @@ import typer
 
 from wsss_cli.cli import options as shared
 from wsss_cli.cli.job import Job
-from wsss_cli.config import Execution, TrainSegConfig
+from wsss_cli.config import Execution, Pace, TrainSegConfig
 
 DEFAULT = TrainSegConfig()
 
@@ -35,7 +35,9 @@ def train_seg(
         bool, typer.Option("--pretrained", help="Let timm download the backbone's weights.")
     ] = DEFAULT.pretrained,
     epochs: Annotated[int, typer.Option(help="Passes over the images.")] = DEFAULT.epochs,
-    batch_size: Annotated[int, typer.Option(help="Images in one step.")] = DEFAULT.batch_size,
+    batch_size: Annotated[
+        int, typer.Option(help="Images in one step, of all ranks together.")
+    ] = DEFAULT.batch_size,
     lr: Annotated[float, typer.Option(help="Learning rate of the backbone.")] = DEFAULT.lr,
     head_lr: Annotated[
         float, typer.Option(metavar="FACTOR", help="How much faster the head learns.")
@@ -78,12 +80,14 @@ def train_seg(
     config_file: shared.ConfigFile = None,
     device: shared.Device = Execution.device,
     workers: shared.Workers = Execution.workers,
+    accumulate: shared.Accumulate = Pace.accumulate,
+    cache: shared.Cache = Pace.cache,
     max_failures: shared.MaxFailures = Execution.max_failures,
     max_pixels: shared.MaxPixels = Execution.max_pixels,
     allow_failed: shared.AllowFailed = "",
 ) -> None:
     """Learn to segment from the pseudo-labels."""
-    job = Job(ctx, locals())
+    job = Job(ctx, locals(), led=True)
     config = job.config(TrainSegConfig)
     from wsss_cli.stages import train_seg as stage
 
@@ -98,5 +102,6 @@ def train_seg(
             limit=limit,
             allow_partial=allow_partial,
             weights=weights,
+            pace=job.config(Pace),
         )
     job.finish(summary)

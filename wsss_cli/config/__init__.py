@@ -44,10 +44,18 @@ from wsss_cli.config.results import (
     crf_settings,
 )
 from wsss_cli.config.sharding import Found, Shard, found_shard
-from wsss_cli.config.training import REFINE_NORMALISATIONS, RefineConfig, TrainClsConfig, TrainSegConfig
+from wsss_cli.config.training import (
+    CACHES,
+    REFINE_NORMALISATIONS,
+    Pace,
+    RefineConfig,
+    TrainClsConfig,
+    TrainSegConfig,
+)
 
 __all__ = [
     "BIT_DEPTHS",
+    "CACHES",
     "CRF_BACKENDS",
     "CRF_BACKGROUNDS",
     "CRF_PRESETS",
@@ -69,6 +77,7 @@ __all__ = [
     "Found",
     "ImportCamsConfig",
     "ImportWeightsConfig",
+    "Pace",
     "PredictConfig",
     "PseudoLabelsConfig",
     "Reading",

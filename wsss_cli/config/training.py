@@ -9,6 +9,22 @@ from wsss_cli.config.reading import PLAIN, Reading
 from wsss_cli.registry import require_choice
 
 SMALLEST_SIDE = 32  # pixels of --image-size
+CACHES = ("ram", "disk", "none")
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How `wsss train-cls` and `wsss train-seg` take their steps; of what they learn it changes no more than rounding.
+
+    Hence no part of a configuration: a training may be continued at another pace.
+    """
+
+    accumulate: int = 1  # pieces that each rank's share of a batch is cut into
+    cache: str = "ram"  # where decoded images are kept
+
+    def __post_init__(self) -> None:
+        require(self.accumulate >= 1, f"--accumulate is {self.accumulate}; it must be at least 1.")
+        require_choice("--cache", self.cache, CACHES)
 
 
 @dataclass(frozen=True)

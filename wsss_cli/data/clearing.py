@@ -14,6 +14,7 @@ from wsss_cli.errors import OutputMismatchError
 from wsss_cli.text import show
 
 RESUME = ".resume.pt"  # the state of a training that was interrupted
+CACHE = ".wsss-cache"  # decoded pictures of a training
 LOCK = ".wsss.lock"
 OVERLAY = "overlay.png"  # of --overlay: a look at the items, no part of them, hence unlisted
 

@@ -45,6 +45,8 @@ def environment(device: str) -> dict[str, Any]:
         result["torch"] = str(torch.__version__)  # tells the build as well
         result["threads"] = torch.get_num_threads()
         result["cpu"] = torch.backends.cpu.get_cpu_capability()  # the instructions that its kernels use
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            result["ranks"] = torch.distributed.get_world_size()
         gpu = device != "cpu" and torch.cuda.is_initialized()  # so it was worked on
         result["device"] = "cpu"
         if gpu:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +26,11 @@ class TaggedSamples:
     reading: Reading
     max_pixels: int = MAX_PIXELS
 
+    def names(self) -> str:
+        """The fingerprint of the ids and the targets, without a look at the images."""
+        lines = [f"{s.id} {t.tolist()}\n" for s, t in zip(self.samples, self.targets, strict=True)]
+        return sha256("".join(lines).encode())
+
     def fingerprint(self) -> str:
         """Of the ids, the bytes and the targets; what cannot be read counts as such."""
         lines = [
@@ -34,24 +39,25 @@ class TaggedSamples:
         ]
         return sha256("".join(lines).encode())
 
-    def readable(self, note: Callable[[str], None]) -> tuple[TaggedSamples, dict[str, str]]:
-        """Those that can be read, and why the others cannot, by id; RejectedInputError if none can."""
-        good: list[int] = []
+    def unreadable(self, note: Callable[[str], None]) -> dict[str, str]:
+        """Why some cannot be read, by id; RejectedInputError if none can."""
         failures: dict[str, str] = {}
-        for index, sample in enumerate(self.samples):
+        for sample in self.samples:
             try:
                 read_image(sample.path, self.reading, max_pixels=self.max_pixels)
-                good.append(index)
             except ItemError as error:
                 failures[sample.id] = f"{error.reason}: {error}"
                 note(f"{sample.id} is left out: {error}")
-        if not good:
+        if len(failures) == len(self.samples):
             raise RejectedInputError(
                 f"None of the {len(self.samples)} images can be read. First: {next(iter(failures.values()))}"
             )
-        return replace(
-            self, samples=[self.samples[index] for index in good], targets=self.targets[good]
-        ), failures
+        return failures
+
+    def without(self, ids: Collection[str]) -> TaggedSamples:
+        """All but some."""
+        kept = [index for index, sample in enumerate(self.samples) if sample.id not in ids]
+        return replace(self, samples=[self.samples[index] for index in kept], targets=self.targets[kept])
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """Picture `index`, uint8 (H, W, 3)."""

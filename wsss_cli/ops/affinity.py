@@ -8,6 +8,7 @@ from torch import Tensor
 
 from wsss_cli.ops import par
 from wsss_cli.ops.cam import resize
+from wsss_cli.ops.shares import part_mean
 
 IGNORE = 255
 
@@ -85,6 +86,4 @@ def affinity_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """
     q = logits.sigmoid()
     same, different = labels == 1, labels == 0
-    positive = ((1 - q) * same).sum() / (same.sum() + 1)
-    negative = (q * different).sum() / (different.sum() + 1)
-    return 0.5 * positive + 0.5 * negative
+    return 0.5 * part_mean(1 - q, same, 1) + 0.5 * part_mean(q, different, 1)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss_cli.ops.affinity import IGNORE, affinity_labels
+from wsss_cli.ops.shares import part_mean
 
 FLOOR = 1e-4  # under the sum of exponentials, and under the count of patches
 WINDOW, QUOTA, CROWDED = 6, 8, 1.2
@@ -49,10 +50,7 @@ def patch_contrast(features: Tensor, labels: Tensor) -> Tensor:
         alike = (unit.transpose(1, 2) @ unit).abs()
     pairs = affinity_labels(labels, (labels.shape[-2], labels.shape[-1]))
     pairs = pairs.masked_fill(torch.eye(pairs.shape[-1], dtype=torch.bool, device=pairs.device), IGNORE)
-    same, other = pairs == 1, pairs == 0
-    near = (alike * same).sum() / (same.sum() + 1)
-    far = (alike * other).sum() / (other.sum() + 1)
-    return 0.5 * (1 - near) + 0.5 * far
+    return 0.5 * (1 - part_mean(alike, pairs == 1, 1)) + 0.5 * part_mean(alike, pairs == 0, 1)
 
 
 def confident_relation(

@@ -8,22 +8,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsss_cli.ops.shares import part_mean, whole_batch
+
 
 def pixel_loss(logits: Tensor, labels: Tensor, ignore: int) -> Tensor:
     """Mean cross-entropy of logits (B, C, H, W) over the pixels of labels (B, H, W) that are not `ignore`.
 
     0 (with gradient 0) where no pixel is known.
     """
-    known = (labels != ignore).sum().clamp(min=1)
-    return F.cross_entropy(logits.float(), labels, ignore_index=ignore, reduction="sum") / known
+    known, ranks = whole_batch((labels != ignore).sum())
+    total = F.cross_entropy(logits.float(), labels, ignore_index=ignore, reduction="sum")
+    return total * ranks / known.clamp(min=1)
 
 
 def balanced_pixel_loss(logits: Tensor, labels: Tensor, ignore: int) -> Tensor:
     """½ the mean cross-entropy of background pixels plus ½ that of all others but `ignore`; shapes as `pixel_loss`."""
     each = F.cross_entropy(logits.float(), labels, ignore_index=ignore, reduction="none")
     background, objects = labels == 0, (labels != 0) & (labels != ignore)
-    parts = [(each * part).sum() / (part.sum() + 1e-6) for part in (background, objects)]
-    return 0.5 * (parts[0] + parts[1])
+    return 0.5 * (part_mean(each, background, 1e-6) + part_mean(each, objects, 1e-6))
 
 
 def tag_loss(tags: Tensor, labels: Tensor, ignore: int) -> Tensor:
@@ -34,7 +36,8 @@ def tag_loss(tags: Tensor, labels: Tensor, ignore: int) -> Tensor:
     seen = torch.stack([(labels == index + 1).flatten(1).any(dim=1) for index in range(tags.shape[1])], dim=1)
     known = (labels != ignore).flatten(1).any(dim=1).float()
     each = F.binary_cross_entropy_with_logits(tags.float(), seen.float(), reduction="none").mean(dim=1)
-    return (each * known).sum() / known.sum().clamp(min=1)
+    count, ranks = whole_batch(known.sum())
+    return (each * known).sum() * ranks / count.clamp(min=1)
 
 
 def gated(logits: Tensor, tags: Tensor, weight: float) -> Tensor:

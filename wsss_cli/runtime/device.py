@@ -9,22 +9,26 @@ import torch
 
 from wsss_cli import timing
 from wsss_cli.errors import EnvironmentProblemError, UsageError
+from wsss_cli.ranks import Place
 
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, where: Place | None = None) -> torch.device:
     """`auto` is the first CUDA GPU, else the CPU; a device that is not there is an `EnvironmentProblemError`.
 
     `auto:2` is meant for the third process of a machine, so that each takes a GPU of its own as long as there are any.
+    Of several ranks of a training on a machine each takes the GPU of its own number, which must be there.
     """
+    if where is not None and where.ranks > 1 and name != "cpu":
+        name = _of_rank(name, where)
     kind, _, number = name.partition(":")
     if kind == "auto" and (number.isdecimal() or name == kind):
         if not torch.cuda.is_available():
             return torch.device("cpu")
-        if not number:
-            return torch.device("cuda")
-        return torch.device("cuda", int(number) % torch.cuda.device_count())
+        return (
+            torch.device("cuda", int(number) % torch.cuda.device_count()) if number else torch.device("cuda")
+        )
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -38,6 +42,21 @@ def choose_device(name: str) -> torch.device:
             f"--device is '{name}', but there are {torch.cuda.device_count()} GPUs."
         )
     return device
+
+
+def _of_rank(name: str, where: Place) -> str:
+    if name.startswith("cuda:") and where.local_ranks > 1:
+        raise UsageError(
+            f"--device is '{name}', one GPU for {where.local_ranks} ranks. Leave it out, and each rank takes its own."
+        )
+    if name not in ("auto", "cuda") or not torch.cuda.is_available():
+        return name
+    if where.local_rank >= torch.cuda.device_count():
+        raise EnvironmentProblemError(
+            f"Rank {where.rank} has no GPU of its own: torch sees {torch.cuda.device_count()} here for "
+            f"{where.local_ranks} ranks. Start as many ranks as there are GPUs, or pass --device cpu."
+        )
+    return f"cuda:{where.local_rank}"
 
 
 def choose_precision(name: str, device: torch.device, *, exact: bool) -> str:
@@ -71,8 +90,11 @@ def settle(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def loading_processes(workers: int, device: torch.device) -> int:
-    """How many processes load images: they pay where the network runs elsewhere; on a CPU they take its cores."""
+def loading_processes(workers: int, device: torch.device, ranks: int = 1) -> int:
+    """How many processes load images: they pay where the network runs elsewhere; on a CPU they take its cores.
+
+    `workers` is of each rank; `ranks` on this machine share its cores.
+    """
     if workers:
         return workers
-    return min(8, os.cpu_count() or 1) if device.type == "cuda" else 0
+    return min(8, max(1, (os.cpu_count() or 1) // ranks)) if device.type == "cuda" else 0

@@ -6,12 +6,13 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from wsss_cli.errors import EnvironmentProblemError, WsssError
+from wsss_cli.errors import EnvironmentProblemError, UsageError, WsssError
 from wsss_cli.runtime.schedule import Recipe
 from wsss_cli.runtime.seed import mix
 
@@ -19,35 +20,68 @@ from wsss_cli.runtime.seed import mix
 LOST = ("DataLoader worker (pid", "Too many open files", "shared memory", "ancdata")
 
 
+@dataclass(frozen=True)
+class Share:
+    """What one rank takes of each batch, and in how many pieces, one after the other (`--accumulate`)."""
+
+    rank: int = 0
+    ranks: int = 1
+    pieces: int = 1
+
+    def batch(self, size: int, length: int) -> int:
+        """Images in a batch of `length`, at most `size`; a `UsageError` if it cannot be shared out evenly."""
+        batch, parts = min(size, length), self.ranks * self.pieces
+        if batch % parts:
+            few = f"--batch-size is {size}" if batch == size else f"there are {length} images in a batch"
+            shared = f"{self.ranks} ranks" if self.pieces == 1 else f"--accumulate {self.pieces}"
+            if self.ranks > 1 < self.pieces:
+                shared = f"{self.ranks} ranks with {shared}"
+            raise UsageError(
+                f"{few}; {shared} cannot share it evenly. Pass a --batch-size that {parts} divides."
+            )
+        return batch
+
+
+WHOLE = Share()
+
+
 class EpochSampler(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, index) for all epochs to come, so that a data set can seed each sample by its place.
 
-    A last, smaller batch is dropped unless it is the only one.
+    A last, smaller batch is dropped unless it is the only one. With a `share`, only its part of each batch, in pieces:
+    the batches are the same whoever takes part.
     """
 
-    def __init__(self, length: int, recipe: Recipe, start: int) -> None:
+    def __init__(self, length: int, recipe: Recipe, start: int, share: Share = WHOLE) -> None:
         self.length, self.recipe, self.start = length, recipe, start
-        self.batch = min(recipe.batch_size, length)
+        self.share = share
+        self.batch = share.batch(recipe.batch_size, length)
         self.steps = length // self.batch
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for epoch in range(self.start, self.recipe.epochs):
             generator = torch.Generator().manual_seed(mix(self.recipe.seed, epoch))
             order = torch.randperm(self.length, generator=generator).tolist()
+            share = self.share
+            size = self.batch // (share.ranks * share.pieces)
             for step in range(self.steps):
-                yield [(epoch, index) for index in order[step * self.batch : (step + 1) * self.batch]]
+                for piece in range(share.pieces):
+                    begin = step * self.batch + (piece * share.ranks + share.rank) * size
+                    yield [(epoch, index) for index in order[begin : begin + size]]
 
     def __len__(self) -> int:
-        return self.steps * (self.recipe.epochs - self.start)
+        return self.steps * self.share.pieces * (self.recipe.epochs - self.start)
 
 
-def batches(data: Dataset[Any], recipe: Recipe, start: int, workers: int) -> tuple[int, Iterator[Any]]:
-    """Steps an epoch, and one stream of batches from epoch `start` to the end.
+def batches(
+    data: Dataset[Any], recipe: Recipe, start: int, workers: int, share: Share = WHOLE
+) -> tuple[int, Iterator[Any]]:
+    """Steps an epoch, and one stream of batches from epoch `start` to the end; of a `share`, of its pieces.
 
     The bytes do not depend on `workers`: every sample seeds itself by (seed, epoch, index).
     A loading process that is killed ends the stream with an `EnvironmentProblemError`.
     """
-    sampler = EpochSampler(len(data), recipe, start)  # type: ignore[arg-type]
+    sampler = EpochSampler(len(data), recipe, start, share)  # type: ignore[arg-type]
     context = "forkserver" if workers else None
     loader = DataLoader(
         _Careful(data), batch_sampler=sampler, num_workers=workers, multiprocessing_context=context,

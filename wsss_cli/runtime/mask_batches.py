@@ -8,14 +8,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from wsss_cli.runtime.seed import local_randomness
+from wsss_cli.runtime.shelves import Own, Shelf, through
 
+MEMORY = 2 << 30  # bytes
 Pair = tuple[Tensor, Tensor]  # image uint8 (3, h, w), mask (h, w)
 
 
 class MaskedImages(Dataset[Pair]):
     """Item (epoch, index) -> (view (3, S, S), labels (S, S)); each view is drawn from (seed, epoch, index).
 
-    `read` gives pair `index`, small enough to keep; at most `memory` bytes stay.
+    `read` gives pair `index`, small enough to keep on the `shelf`, by default this process's own memory.
     """
 
     def __init__(
@@ -24,11 +26,10 @@ class MaskedImages(Dataset[Pair]):
         length: int,
         view: Callable[[Tensor, Tensor], Pair],
         seed: int,
-        memory: int = 2 << 30,
+        shelf: Shelf | None = None,
     ) -> None:
         self.read, self.length, self.view, self.seed = read, length, view, seed
-        self._room = memory
-        self._kept: dict[int, Pair] = {}
+        self.shelf = shelf or Own(MEMORY)
 
     def __len__(self) -> int:
         return self.length
@@ -40,11 +41,5 @@ class MaskedImages(Dataset[Pair]):
             return self.view(image, mask)
 
     def _pair(self, index: int) -> Pair:
-        if index in self._kept:
-            return self._kept[index]
-        image, mask = self.read(index)
-        size = image.numel() + mask.numel() * mask.element_size()
-        if self._room >= size:
-            self._room -= size
-            self._kept[index] = image, mask
+        image, mask = through(self.shelf, index, lambda: self.read(index))
         return image, mask

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from wsss_cli.runtime.seed import local_randomness
+from wsss_cli.runtime.shelves import Shelf, through
 
 Picture = NDArray[np.uint8]
 
@@ -18,7 +19,7 @@ Picture = NDArray[np.uint8]
 class TaggedImages(Dataset[tuple[Tensor, Tensor]]):
     """Item (epoch, index) -> (view (3, S, S), targets (C,)); each view is drawn from (seed, epoch, index).
 
-    `read` gives picture `index` as uint8 (H, W, 3), `shrink` makes it small enough to keep; `memory` bytes may stay.
+    `read` gives picture `index` as uint8 (H, W, 3), `shrink` makes it small enough to keep on the `shelf`.
     """
 
     def __init__(
@@ -28,13 +29,11 @@ class TaggedImages(Dataset[tuple[Tensor, Tensor]]):
         shrink: Callable[[Tensor], Tensor],
         view: Callable[[Tensor], Tensor],
         seed: int,
-        memory: int = 2 << 30,
+        shelf: Shelf,
     ) -> None:
         self.read, self.targets = read, targets
         self.shrink, self.view = shrink, view
-        self.seed = seed
-        self._room = memory
-        self._kept: dict[int, Tensor] = {}
+        self.seed, self.shelf = seed, shelf
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -47,13 +46,11 @@ class TaggedImages(Dataset[tuple[Tensor, Tensor]]):
 
     def picture(self, index: int) -> Tensor:
         """The shrunk picture, uint8 (3, h, w)."""
-        if index in self._kept:
-            return self._kept[index]
-        picture = self.shrink(torch.from_numpy(self.read(index)).permute(2, 0, 1).contiguous())
-        if self._room >= picture.numel():
-            self._room -= picture.numel()
-            self._kept[index] = picture
+        (picture,) = through(self.shelf, index, lambda: (self._made(index),))
         return picture
+
+    def _made(self, index: int) -> Tensor:
+        return self.shrink(torch.from_numpy(self.read(index)).permute(2, 0, 1).contiguous())
 
 
 def plain_batches(

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from wsss_cli.config import Execution, TrainSegConfig, as_dict, item_limit
+from wsss_cli.config import Execution, Pace, TrainSegConfig, as_dict, item_limit
+from wsss_cli.data.cache import CacheFolder, clear_cache
 from wsss_cli.data.checkpoints import encode_checkpoint, encode_safetensors, read_checkpoint, read_weights
 from wsss_cli.data.files import json_bytes, read_json, sha256
-from wsss_cli.data.folder import MASKS, read_run, refuse_partial
+from wsss_cli.data.folder import MASKS, StageFolder, read_run, refuse_partial
 from wsss_cli.data.image_folder import same_images
 from wsss_cli.data.limits import allowed
 from wsss_cli.data.mask_pairs import MaskPairs, look_at_pairs
@@ -24,14 +25,18 @@ from wsss_cli.errors import RejectedInputError, TooManyFailuresError
 from wsss_cli.nets.backbones.load import NORMALISATIONS, Loaded, resolve_name
 from wsss_cli.nets.backbones.vit import ViT
 from wsss_cli.nets.segmenters import Segmenter, load_trunk
+from wsss_cli.nets.synced import synchronise
 from wsss_cli.ops.augment import AUGMENTS, JointView, bounded_pair, bounded_size
 from wsss_cli.ops.segmentation import pixel_loss, tag_loss
 from wsss_cli.registry import require_choice
 from wsss_cli.reporter import Reporter
-from wsss_cli.runtime.device import choose_device, choose_precision, loading_processes
-from wsss_cli.runtime.mask_batches import MaskedImages, Pair
+from wsss_cli.runtime.device import choose_precision, loading_processes
+from wsss_cli.runtime.loading import Share
+from wsss_cli.runtime.mask_batches import MEMORY, MaskedImages, Pair
 from wsss_cli.runtime.schedule import SCHEDULES, Recipe
 from wsss_cli.runtime.seed import seed_everything
+from wsss_cli.runtime.shelves import choose_shelf
+from wsss_cli.runtime.team import Team, joined
 from wsss_cli.runtime.train_loop import to_device, train
 from wsss_cli.summary import Summary
 from wsss_cli.text import show
@@ -50,47 +55,75 @@ def run(
     limit: int | None = None,
     allow_partial: bool = False,
     weights: Path | None = None,
+    pace: Pace = Pace(),  # noqa: B008 - frozen
 ) -> Summary:
     """Train and write ckpt.pt, ckpt.safetensors and metrics.json; figures: the loss.
 
-    `weights` are a backbone's, or a ckpt.pt of 'wsss train-cls', whose trunk is then the start.
+    `weights` are a backbone's, or a ckpt.pt of 'wsss train-cls', whose trunk is then the start. Of several ranks the
+    first one writes; the others train with it.
     """
-    device = choose_device(execution.device)
-    config = _resolved(config, weights, device)
-    folder = read_run(masks, *MASKS)
-    asked = select(sorted({*folder.items, *folder.failures}), listing, limit, str(masks))
-    refuse_partial(folder, asked, allow_partial)
-    ids = [id_ for id_ in asked if id_ in folder.items]
-    pairs = look_at_pairs(folder, ids, reporter.note, allowed(execution))
-    _bound_failures(pairs, execution, len(ids))
-    inputs = {"masks": {"path": str(masks.resolve()), "fingerprint": pairs.fingerprint()}}
-    start, digest = _start(config, weights)
-    if weights is not None:
-        inputs["weights"] = {"path": str(weights.resolve()), "fingerprint": digest}
-    configuration = as_dict(config)
-    with Run(
-        out, "train-seg", configuration=configuration, classes=folder.classes, inputs=inputs, ids=(),
-        facts=same_images(folder), execution=execution, reporter=reporter,
-    ) as stage:  # fmt: skip
-        if execution.dry_run:
-            figures = {**configuration, "images": len(pairs.sizes), "classes": list(folder.classes)}
-            return Summary("train-seg", out, failures=pairs.failures, figures=figures)
-        if not stage.complete:
-            stage.begin()
-            work = sha256(json_bytes([configuration, [entry["fingerprint"] for entry in inputs.values()]]))
+    with joined(execution.device) as team:
+        config = _resolved(config, weights, team.device)
+        folder = read_run(masks, *MASKS)
+        asked = select(sorted({*folder.items, *folder.failures}), listing, limit, str(masks))
+        refuse_partial(folder, asked, allow_partial)
+        ids = [id_ for id_ in asked if id_ in folder.items]
+        start, digest = _start(config, weights)
+        configuration = as_dict(config)
+        team.require_same(_facts(configuration, folder, ids, digest))
+        pairs = team.from_first(lambda: look_at_pairs(folder, ids, reporter.note, allowed(execution)))
+        _bound_failures(pairs, execution, len(ids))
+        Share(ranks=team.ranks, pieces=pace.accumulate).batch(config.batch_size, len(pairs.sizes))
+
+        def begun() -> _Training:
             seed_everything(config.seed, 0)
             loaded = start()
             segmenter = Segmenter(loaded.backbone, len(folder.classes))
-            training = _Training(config, loaded, segmenter, device, execution, reporter)
-            metrics = training.run(ResumeFile(out, work), pairs)
-            state = segmenter.state_dict()
-            about = {"classes": list(folder.classes), "reading": as_dict(pairs.images.reading)}
-            stage.extra("ckpt.pt", encode_checkpoint({**training.about, **about}, state))
-            stage.extra("ckpt.safetensors", encode_safetensors(state))
-            stage.extra("metrics.json", json_bytes(metrics))
+            return _Training(config, loaded, segmenter, team, execution, pace, reporter)
+
+        if not team.first:
+            if work := team.hear():
+                pairs = dataclasses.replace(pairs, folder=folder)
+                begun().run(ResumeFile(out, work), CacheFolder(out, work), pairs)
+                clear_cache(out)  # where the ranks have no folder in common
+            return Summary("train-seg", out)
+        inputs = {"masks": {"path": str(masks.resolve()), "fingerprint": pairs.fingerprint()}}
+        if weights is not None:
+            inputs["weights"] = {"path": str(weights.resolve()), "fingerprint": digest}
+        with Run(
+            out, "train-seg", configuration=configuration, classes=folder.classes, inputs=inputs, ids=(),
+            facts=same_images(folder), execution=execution, reporter=reporter,
+        ) as stage:  # fmt: skip
+            work = sha256(json_bytes([configuration, [entry["fingerprint"] for entry in inputs.values()]]))
+            team.say("" if execution.dry_run or stage.complete else work)
+            if execution.dry_run:
+                figures = {**configuration, "images": len(pairs.sizes), "classes": list(folder.classes)}
+                return Summary("train-seg", out, failures=pairs.failures, figures=figures)
+            if not stage.complete:
+                stage.begin()
+                training = begun()
+                metrics = training.run(ResumeFile(out, work), CacheFolder(out, work), pairs)
+                state = training.segmenter.state_dict()
+                about = {"classes": list(folder.classes), "reading": as_dict(pairs.images.reading)}
+                stage.extra("ckpt.pt", encode_checkpoint({**training.about, **about}, state))
+                stage.extra("ckpt.safetensors", encode_safetensors(state))
+                stage.extra("metrics.json", json_bytes(metrics))
     clear_resume(out)
+    clear_cache(out)
     metrics = read_json(out / "metrics.json")
     return Summary("train-seg", out, failures=metrics["failures"], figures=metrics["figures"], total=len(ids))
+
+
+def _facts(
+    configuration: dict[str, Any], folder: StageFolder, ids: Sequence[str], weights: str
+) -> dict[str, str]:
+    """What all ranks must have in common, by the name that a message gives it."""
+    return {
+        "configuration": sha256(json_bytes(configuration)),
+        "folder of masks": folder.fingerprint,
+        "list of images": sha256(json_bytes(ids)),
+        "file of weights": weights,
+    }
 
 
 def _bound_failures(pairs: MaskPairs, execution: Execution, total: int) -> None:
@@ -160,14 +193,18 @@ class _Training:
         config: TrainSegConfig,
         loaded: Loaded,
         segmenter: Segmenter,
-        device: torch.device,
+        team: Team,
         execution: Execution,
+        pace: Pace,
         reporter: Reporter,
     ) -> None:
-        self.config, self.device, self.reporter = config, device, reporter
+        self.config, self.reporter = config, reporter
+        self.team, self.device, self.pace = team, team.device, pace
         self.mean, self.std = loaded.mean, loaded.std
-        self.segmenter = segmenter.to(device)
-        self.workers = loading_processes(execution.workers, device)
+        self.segmenter = segmenter.to(self.device)
+        if team.ranks > 1:
+            synchronise(self.segmenter)
+        self.workers = loading_processes(execution.workers, self.device, team.place.local_ranks)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -180,14 +217,18 @@ class _Training:
             "configuration": as_dict(config),
         }  # fmt: skip
 
-    def run(self, kept: ResumeFile, pairs: MaskPairs) -> dict[str, Any]:
+    def run(self, kept: ResumeFile, disk: CacheFolder, pairs: MaskPairs) -> dict[str, Any]:
         """Train; the metrics: one row an epoch, final figures, and images that could not be used."""
         config = self.config
         longest = max(max(bounded_size(size, config.max_side)) for size in pairs.sizes.values())
         side = min(config.crop_size, -(-longest // STEP) * STEP)
         view = JointView(side, config.scale_range, self.mean, self.std, pairs.ignore, config.augment)
         reader = _Reader(pairs, tuple(pairs.sizes), config.max_side)
-        data = MaskedImages(reader, len(pairs.sizes), view, config.seed)
+        shelf = choose_shelf(
+            self.pace.cache, disk, items=len(pairs.sizes), room=MEMORY // self.team.place.local_ranks,
+            workers=self.workers,
+        )  # fmt: skip
+        data = MaskedImages(reader, len(pairs.sizes), view, config.seed, shelf)
         recipe = Recipe(
             config.epochs, config.batch_size, config.lr, config.weight_decay,
             config.warmup_epochs, config.schedule, config.precision, config.seed,
@@ -203,7 +244,7 @@ class _Training:
 
         state = train(
             self.segmenter, losses, self.segmenter.param_groups(config.head_lr), data, recipe, kept, self.reporter,
-            device=self.device, workers=self.workers,
+            device=self.device, workers=self.workers, team=self.team, pieces=self.pace.accumulate,
         )  # fmt: skip
         figures = {**state.figures, "images": len(data), "crop": side}
         return {"figures": figures, "failures": pairs.failures, "history": state.history}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
-from wsss_cli.config import Execution, TrainClsConfig, as_dict
+from wsss_cli.config import Execution, Pace, TrainClsConfig, as_dict
+from wsss_cli.data.cache import CacheFolder, clear_cache
 from wsss_cli.data.checkpoints import encode_checkpoint, encode_safetensors
 from wsss_cli.data.files import json_bytes, read_json, sha256
 from wsss_cli.data.image_folder import image_facts
@@ -20,7 +22,8 @@ from wsss_cli.labels import Labels, read_labels
 from wsss_cli.methods.assembly import assemble
 from wsss_cli.registry import unknown
 from wsss_cli.reporter import Reporter
-from wsss_cli.runtime.device import choose_device
+from wsss_cli.runtime.loading import Share
+from wsss_cli.runtime.team import joined
 from wsss_cli.stages.train_cls.start import completed, load_networks, require_fit
 from wsss_cli.stages.train_cls.training import Training
 from wsss_cli.summary import Summary
@@ -45,58 +48,100 @@ def run(
     weights: Path | None = None,
     cnn_weights: Path | None = None,
     given: Collection[str] = (),
+    pace: Pace = Pace(),  # noqa: B008 - frozen
 ) -> Summary:
-    """Train and write ckpt.pt, ckpt.safetensors and metrics.json; figures: the losses, and mAP on `val_listing`."""
-    device = choose_device(execution.device)
-    config, options, module = completed(config, given, weights, cnn_weights, device)
-    samples = find_images(images)
-    ids = {sample.id for sample in samples}
-    table = read_labels(labels, format=label_format, regex=label_regex, trust_pickle=trust_pickle, ids=ids)
-    names = _names(classes, table)
+    """Train and write ckpt.pt, ckpt.safetensors and metrics.json; figures: the losses, and mAP on `val_listing`.
 
-    def tagged(chosen: Path | None, bound: int | None) -> TaggedSamples:
-        wanted = select([sample.id for sample in samples], chosen, bound, str(images))
-        tags = match(_restricted(table, names), samples, names, unlabelled, wanted)
-        return with_targets(samples, tags, len(names), config.reading, allowed(execution))
+    Of several ranks the first one writes; the others train with it.
+    """
+    with joined(execution.device) as team:
+        config, options, module = completed(config, given, weights, cnn_weights, team.device)
+        samples = find_images(images)
+        ids = {sample.id for sample in samples}
+        table = read_labels(
+            labels, format=label_format, regex=label_regex, trust_pickle=trust_pickle, ids=ids
+        )
+        names = _names(classes, table)
 
-    train = tagged(listing, limit)
-    val = tagged(val_listing, None) if val_listing else None
-    loaded, cnn, inputs = load_networks(config, weights, cnn_weights)
-    method = assemble(module, loaded, len(names), options, cnn)
-    require_fit(config, method)
-    inputs |= {
-        "images": {"path": str(images.resolve()), "fingerprint": train.fingerprint()},
-        "labels": {"path": str(labels.resolve()), "fingerprint": table.fingerprint},
-    }
-    if val is not None:
-        inputs["val"] = {"path": str(val_listing), "fingerprint": val.fingerprint()}
-    configuration = {**as_dict(config), "options": dataclasses.asdict(options)}
-    facts = {**image_facts(images, config.reading), "method": config.method}
-    with Run(
-        out, "train-cls", configuration=configuration, classes=names, inputs=inputs, ids=(), facts=facts,
-        execution=execution, reporter=reporter,
-    ) as folder:  # fmt: skip
-        if execution.dry_run:
-            figures = {**configuration, "images": len(train.samples), "classes": list(names)}
-            return Summary("train-cls", out, figures=figures)
-        if not folder.complete:
-            for note in (*table.notes, *_advice(config, cnn_weights), *_overlap(train, val)):
-                reporter.note(note)
-            folder.begin()
-            work = sha256(
-                json_bytes([configuration, names, [entry["fingerprint"] for entry in inputs.values()]])
-            )
-            training = Training(config, loaded, cnn, method, device, execution, reporter)
-            metrics = training.run(ResumeFile(out, work), train, val, names)
-            about = {**training.about, "classes": list(names), "options": dataclasses.asdict(options)}
-            folder.extra("ckpt.pt", encode_checkpoint(about, method.state_dict()))
-            folder.extra("ckpt.safetensors", encode_safetensors(method.state_dict()))
-            folder.extra("metrics.json", json_bytes(metrics))
+        def tagged(chosen: Path | None, bound: int | None) -> TaggedSamples:
+            wanted = select([sample.id for sample in samples], chosen, bound, str(images))
+            tags = match(_restricted(table, names), samples, names, unlabelled, wanted)
+            return with_targets(samples, tags, len(names), config.reading, allowed(execution))
+
+        train = tagged(listing, limit)
+        val = tagged(val_listing, None) if val_listing else None
+        loaded, cnn, inputs = load_networks(config, weights, cnn_weights)
+        method = assemble(module, loaded, len(names), options, cnn)
+        require_fit(config, method)
+        Share(ranks=team.ranks, pieces=pace.accumulate).batch(config.batch_size, len(train.samples))
+        configuration = {**as_dict(config), "options": dataclasses.asdict(options)}
+        team.require_same(_facts(configuration, names, train, table, inputs))
+        training = Training(config, loaded, cnn, method, team, execution, pace, reporter)
+        if not team.first:
+            if work := team.hear():
+                training.run(ResumeFile(out, work), CacheFolder(out, work), train, None, names)
+                clear_cache(out)  # where the ranks have no folder in common
+            return Summary("train-cls", out)
+        inputs |= _entry("images", images.resolve(), train.fingerprint())
+        inputs |= _entry("labels", labels.resolve(), table.fingerprint)
+        inputs |= {} if val is None else _entry("val", val_listing, val.fingerprint())
+        facts = {**image_facts(images, config.reading), "method": config.method}
+        with Run(
+            out, "train-cls", configuration=configuration, classes=names, inputs=inputs, ids=(), facts=facts,
+            execution=execution, reporter=reporter,
+        ) as folder:  # fmt: skip
+            work = _work(configuration, names, inputs)
+            team.say("" if execution.dry_run or folder.complete else work)
+            if execution.dry_run:
+                figures = {**configuration, "images": len(train.samples), "classes": list(names)}
+                return Summary("train-cls", out, figures=figures)
+            if not folder.complete:
+                for note in (*table.notes, *_advice(config, cnn_weights), *_overlap(train, val)):
+                    reporter.note(note)
+                folder.begin()
+                metrics = training.run(ResumeFile(out, work), CacheFolder(out, work), train, val, names)
+                _save(folder, training, metrics, names, options)
     clear_resume(out)
+    clear_cache(out)
     metrics = read_json(out / "metrics.json")
     return Summary(
         "train-cls", out, failures=metrics["failures"], figures=metrics["figures"], total=len(train.samples)
     )
+
+
+def _save(
+    folder: Run, training: Training, metrics: dict[str, Any], names: Sequence[str], options: Any
+) -> None:
+    """The files of a finished training."""
+    state = training.method.state_dict()
+    about = {**training.about, "classes": list(names), "options": dataclasses.asdict(options)}
+    folder.extra("ckpt.pt", encode_checkpoint(about, state))
+    folder.extra("ckpt.safetensors", encode_safetensors(state))
+    folder.extra("metrics.json", json_bytes(metrics))
+
+
+def _entry(name: str, path: Path | None, fingerprint: str) -> dict[str, dict[str, str]]:
+    return {name: {"path": str(path), "fingerprint": fingerprint}}
+
+
+def _work(configuration: dict[str, Any], names: Sequence[str], inputs: dict[str, Any]) -> str:
+    return sha256(json_bytes([configuration, names, [entry["fingerprint"] for entry in inputs.values()]]))
+
+
+def _facts(
+    configuration: dict[str, Any],
+    names: Sequence[str],
+    train: TaggedSamples,
+    table: Labels,
+    weights: dict[str, Any],
+) -> dict[str, str]:
+    """What all ranks must have in common, by the name that a message gives it."""
+    return {
+        "configuration": sha256(json_bytes(configuration)),
+        "table of labels": table.fingerprint,
+        "list of images": sha256(json_bytes([names, train.names()])),
+        "file of weights": sha256(json_bytes([entry["fingerprint"] for entry in weights.values()])),
+    }
 
 
 def _names(classes: Sequence[str] | None, table: Labels) -> tuple[str, ...]:

@@ -10,20 +10,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsss_cli.config import Execution, TrainClsConfig, as_dict
+from wsss_cli.config import Execution, Pace, TrainClsConfig, as_dict
+from wsss_cli.data.cache import CacheFolder
 from wsss_cli.data.resume import ResumeFile
 from wsss_cli.data.tagged import TaggedSamples
 from wsss_cli.methods import Progress
 from wsss_cli.nets.backbones.load import Loaded
+from wsss_cli.nets.synced import synchronise
 from wsss_cli.ops.crops import shorter_side, training_view
 from wsss_cli.ops.metrics import average_precision
 from wsss_cli.reporter import Reporter
 from wsss_cli.runtime.device import loading_processes
 from wsss_cli.runtime.schedule import Recipe
+from wsss_cli.runtime.shelves import Bare, Shelf, choose_shelf
 from wsss_cli.runtime.tag_batches import TaggedImages, plain_batches
+from wsss_cli.runtime.team import Team
 from wsss_cli.runtime.train_loop import to_device, train
 
-MEMORY = 2 << 30  # bytes of decoded pictures to keep, all loading processes together
+MEMORY = (
+    2 << 30
+)  # bytes of decoded pictures to keep, all loading processes of all ranks on a machine together
 CALIBRATION_IMAGES = 512  # layer entropies settle long before
 PLAIN_BATCH = 16  # images at a time where nothing is learnt
 
@@ -37,15 +43,19 @@ class Training:
         loaded: Loaded,
         cnn: Loaded | None,
         method: Any,
-        device: torch.device,
+        team: Team,
         execution: Execution,
+        pace: Pace,
         reporter: Reporter,
     ) -> None:
-        self.config, self.device, self.reporter = config, device, reporter
+        self.config, self.reporter = config, reporter
+        self.team, self.device, self.pace = team, team.device, pace
         self.mean, self.std = loaded.mean, loaded.std
         self.cnn = cnn
-        self.method = method.to(device)
-        self.workers = loading_processes(execution.workers, device)
+        self.method = method.to(self.device)
+        if team.ranks > 1:
+            synchronise(self.method)
+        self.workers = loading_processes(execution.workers, self.device, team.place.local_ranks)
         self.plain = training_view("none", config.image_size, loaded.mean, loaded.std)
         self.failures: dict[str, str] = {}
 
@@ -63,11 +73,21 @@ class Training:
         return about
 
     def run(
-        self, kept: ResumeFile, tagged: TaggedSamples, unseen: TaggedSamples | None, names: Sequence[str]
+        self,
+        kept: ResumeFile,
+        disk: CacheFolder,
+        tagged: TaggedSamples,
+        unseen: TaggedSamples | None,
+        names: Sequence[str],
     ) -> dict[str, Any]:
         """Train; the metrics: one row an epoch, final figures, and images that could not be read."""
-        data = self._data(tagged)
-        held_out = None if unseen is None else self._data(unseen)
+        failures = self.team.from_first(lambda: tagged.unreadable(self.reporter.note))
+        shelf = choose_shelf(
+            self.pace.cache, disk, items=len(tagged.samples), room=MEMORY // self.team.place.local_ranks,
+            workers=self.workers,
+        )  # fmt: skip
+        data = self._data(tagged, failures, shelf)
+        held_out = None if unseen is None else self._data(unseen, unseen.unreadable(self.reporter.note))
         recipe = Recipe(
             self.config.epochs, self.config.batch_size, self.config.lr, self.config.weight_decay,
             self.config.warmup_epochs, self.config.schedule, self.config.precision, self.config.seed,
@@ -80,22 +100,25 @@ class Training:
 
         state = train(
             self.method, self._losses, [tuple(group) for group in self.method.param_groups()], data, recipe, kept,
-            self.reporter, device=self.device, workers=self.workers, before_epoch=begin,
+            self.reporter, device=self.device, workers=self.workers, before_epoch=begin, team=self.team,
+            pieces=self.pace.accumulate,
         )  # fmt: skip
         figures = state.figures
         if held_out is not None:
             figures |= self._scores(held_out, names)
         return {"figures": figures, "failures": self.failures, "history": state.history}
 
-    def _data(self, tagged: TaggedSamples) -> TaggedImages:
+    def _data(
+        self, tagged: TaggedSamples, failures: dict[str, str], shelf: Shelf | None = None
+    ) -> TaggedImages:
         """The images that can be read; the others are recorded."""
         config = self.config
         view = training_view(config.augment, config.image_size, self.mean, self.std)
-        readable, failures = tagged.readable(self.reporter.note)
+        readable = tagged.without(failures)
         self.failures |= failures
         return TaggedImages(
             readable.read, readable.targets, partial(shorter_side, side=config.image_size * 8 // 7), view,
-            config.seed, MEMORY // max(1, self.workers),
+            config.seed, shelf or Bare(),
         )  # fmt: skip
 
     def _losses(self, batch: Any, epoch: int, step: int, steps: int) -> dict[str, Tensor]:
