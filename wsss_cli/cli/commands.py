@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+from wsss_cli.storage.address import location
 
 EPILOG = (
     "Every option has a variable: --batch-size is WSSS_BATCH_SIZE. "
@@ -68,7 +71,7 @@ def build(name: str) -> Any:
     """The Click command, each option with its `WSSS_*` variable."""
     app = typer.Typer()
     app.callback()(lambda: None)  # else the only command of an application is the application
-    app.command(name, epilog=EPILOG)(function(name))
+    app.command(name, epilog=EPILOG)(_taking_addresses(function(name)))
     command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
     for parameter in command.params:
         if parameter.param_type_name == "option":
@@ -76,6 +79,21 @@ def build(name: str) -> Any:
             parameter.show_envvar = False
     unmark_flags(command)
     return command
+
+
+def _taking_addresses(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, with `s3://bucket/a` read as an address wherever it takes a path; Typer would make s3:/bucket/a."""
+    hints = get_type_hints(command, include_extras=True)
+    for hint in hints.values():
+        if "Path" in str(get_args(hint)[:1]):
+            get_args(hint)[1].parser = path
+    command.__annotations__ = hints  # those that were changed: text would be looked up again
+    return command
+
+
+def path(text: str | Path) -> Path:
+    """What the user typed, as a path; --help calls the value by this function's name."""
+    return location(text)
 
 
 def unmark_flags(command: Any) -> None:

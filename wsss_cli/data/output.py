@@ -6,7 +6,7 @@ What its files are and which of them are still good is the affair of `data.run` 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from wsss_cli.data import journal as journals
 from wsss_cli.data import manifest as manifests
 from wsss_cli.data.clearing import LOCK, clear, refuse_links
 from wsss_cli.data.files import (
-    append_line,
+    GrowingFile,
     lock,
     make_folder,
     require_lock,
@@ -25,7 +25,7 @@ from wsss_cli.data.files import (
     write_atomic,
 )
 from wsss_cli.data.journal import Failure, Item, Journal
-from wsss_cli.errors import ItemError, OutputMismatchError
+from wsss_cli.errors import ItemError, OutputMismatchError, WsssError
 from wsss_cli.reporter import Reporter
 from wsss_cli.text import show
 
@@ -71,6 +71,7 @@ class Output:
         self._old: dict[str, Any] | None = None  # the manifest of the run that this one continues
         self._started = manifests.now()
         self._linkless: set[Path] = set()
+        self.list = GrowingFile(path / journals.NAME)
         manifests.refuse_overlap(path, head["inputs"])
 
     @contextmanager
@@ -82,17 +83,21 @@ class Output:
             yield
             return
         make_folder(self.path)
-        descriptor = lock(self.path / LOCK, self._reporter.note)
+        held = lock(self.path / LOCK, self._reporter.note)
         try:
             if self._overwrite:
                 clear(self.path, self.stage, self.note)
             resume()
             sweep(self.path)
             yield
-            require_lock(self.path / LOCK, descriptor)
+            require_lock(self.path / LOCK, held)
             finish()
+        except BaseException:
+            with suppress(WsssError):  # which would hide the first one
+                self.list.flush()
+            raise
         finally:
-            unlock(self.path / LOCK, descriptor)
+            unlock(self.path / LOCK, held)
 
     def earlier(self) -> Journal | None:
         """The list of the run that this one continues, None if there is none; OutputMismatchError if it must not."""
@@ -141,7 +146,7 @@ class Output:
     def append(self, record: Item | Failure) -> None:
         """List a record, whose file is there by now."""
         self.begin()
-        append_line(self.path / journals.NAME, journals.line(record))
+        self.list.append(journals.line(record))
 
     def bound(self, failed: int, id_: str, error: ItemError) -> None:
         """TooManyFailuresError once --max-failures is passed; `id_` failed last."""

@@ -11,7 +11,7 @@ from wsss_cli.config import Execution
 from wsss_cli.data import journal as journals
 from wsss_cli.data import manifest as manifests
 from wsss_cli.data.clearing import LOCK
-from wsss_cli.data.files import is_whole, read_regular_file, remove, sha256, write_atomic
+from wsss_cli.data.files import is_whole, remove, sha256, write_atomic
 from wsss_cli.data.folder import StageFolder, read_item, read_run
 from wsss_cli.data.journal import Failure, Item
 from wsss_cli.data.output import Counts, Output
@@ -167,7 +167,8 @@ class Run:
     def _verify(self) -> None:
         """Forget every item and extra whose file is not what its record says."""
         done = self._output.journal.done
-        damaged = [item for item in done.values() if not is_whole(self.out / item.path, item.sha256)]
+        holds = journals.holder(self.out)
+        damaged = [item for item in done.values() if not holds(item)]
         for item in damaged:
             del done[item.id]
         if damaged:
@@ -190,6 +191,4 @@ class Run:
         self._output.write_manifest(status)
 
     def _write_journal(self) -> None:
-        payload = self._output.journal.payload()
-        if read_regular_file(self.out / journals.NAME, OutputMismatchError) != payload:
-            write_atomic(self.out / journals.NAME, payload)
+        self._output.list.replace(self._output.journal.payload())
