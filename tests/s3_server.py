@@ -15,7 +15,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote
 
 MISSING = [name for name in ("moto", "flask", "s3fs") if importlib.util.find_spec(name) is None]
 BUCKET = "bucket"
@@ -90,8 +90,8 @@ class S3:
     def fail(self, pattern: str, how: str, times: int = 1) -> None:
         """Fail the next requests whose "METHOD /bucket/key" the pattern finds.
 
-        `how`: 503, 403, 501, "hang" (until the end), "cut" (half of the body, then the connection ends), "short" (half of
-        it, said to be all).
+        `how`: 503, 403, 501, "hang" (until the end), "cut" (half of the body, then the connection ends), "short"
+        (half of it, said to be all).
         """
         self._ask("POST", CONTROL + "/fail", json.dumps([pattern, how, times]).encode())
 
@@ -100,7 +100,7 @@ class S3:
         self._ask("POST", CONTROL + "/mend")
 
     def requests(self) -> list[str]:
-        """What was asked since the last call, as "METHOD /bucket/key"; of a listing "LIST"."""
+        """What was asked since the last call, as "METHOD /bucket/key"; of a listing "LIST /bucket/prefix"."""
         found: list[str] = json.loads(self._ask("POST", CONTROL + "/requests"))
         return found
 
@@ -132,10 +132,12 @@ class _Faulty:
             return self._control(path, environ, start)
         if environ.get("HTTP_X_WSSS_TEST"):
             return self._inner(environ, start)
-        word = "LIST" if method == "GET" and path.count("/") < 2 else method
-        self._asked.append(f"{word} {path}")
+        asked = f"{method} {path}"
+        if "list-type" in environ["QUERY_STRING"]:
+            asked = f"LIST {path}/{''.join(parse_qs(environ['QUERY_STRING']).get('prefix', []))}"
+        self._asked.append(asked)
         for fault in self._faults:
-            if fault[2] and re.search(fault[0], f"{word} {path}"):
+            if fault[2] and re.search(fault[0], asked):
                 fault[2] -= 1
                 return self._fail(fault[1], environ, start)
         return self._inner(environ, start)
@@ -200,7 +202,8 @@ def serve() -> None:
 
     app = _Faulty(DomainDispatcherApplication(create_backend_app))
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=Handler)
-    print(server.server_port, flush=True)
+    sys.stdout.write(f"{server.server_port}\n")
+    sys.stdout.flush()
     with contextlib.suppress(KeyboardInterrupt):
         server.serve_forever()
 

@@ -17,7 +17,7 @@ import os
 import secrets
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -115,6 +115,11 @@ def link_atomic(path: Path, target: Path) -> None:
         sync_folder(path.parent)
     except OSError as error:
         _refuse(path, error)
+
+
+def can_link(places: Iterable[Path]) -> bool:
+    """Whether symbolic links can lead from and to all these places: not in a store."""
+    return not any(isinstance(place, Address) for place in places)
 
 
 def _write_new(path: Path, payload: bytes) -> None:

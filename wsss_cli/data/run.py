@@ -84,6 +84,10 @@ class Run:
         whole = self._output.earlier_status == "complete" and not self._output.begun
         return whole and self._output.journal.done.keys() == self._known
 
+    def lists(self, id: str) -> bool:  # noqa: A002 - the contract's word
+        """Whether the item's file is there and whole, whatever it was made from."""
+        return id in self._output.journal.done
+
     def finished(self, id: str, inputs: Mapping[str, str]) -> bool:  # noqa: A002 - the contract's word
         """Whether the item's file is there, whole, and made from inputs with these fingerprints."""
         item = self._output.journal.done.get(id)
