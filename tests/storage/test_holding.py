@@ -105,5 +105,5 @@ def test_unlocking_hides_no_error(store: MemoryStore) -> None:
     held = lock(PLACE, no_note)
     store.calls.clear()
     store.failures = [TimeoutError()] * 9
-    unlock(PLACE, held)
+    unlock(PLACE, held, patient=False)
     assert len(store.calls) == 1

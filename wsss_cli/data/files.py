@@ -158,10 +158,10 @@ class GrowingFile:
         else:
             self._lines.append(line)
 
-    def flush(self) -> None:
-        """Let every line that was added be there."""
+    def flush(self, *, patient: bool = True) -> None:
+        """Let every line that was added be there; where not `patient`, a store is asked once."""
         if self._lines is not None:
-            self._lines.flush()
+            self._lines.flush(patient=patient)
 
     def replace(self, payload: bytes) -> None:
         """Let the whole file be `payload`, which holds every line; one that is so already is left alone."""
@@ -362,10 +362,13 @@ def _give_up(path: Path, descriptor: int, error: OSError) -> None:
         raise OutputInUseError(f"{show(path.parent)} is in use by {show(who)}. Wait, or pass another --out.")
 
 
-def unlock(path: Path, held: Held) -> None:
-    """Give the lock back and remove its file, so that a finished folder is the same after every run."""
+def unlock(path: Path, held: Held, *, patient: bool = True) -> None:
+    """Give the lock back and remove its file, so that a finished folder is the same after every run.
+
+    Where not `patient`, a store is asked once.
+    """
     if isinstance(path, Address) and isinstance(held, bytes):
-        holding.unlock(path, held)
+        holding.unlock(path, held, patient=patient)
     elif isinstance(held, int):
         _unlock(path, held)
 

@@ -25,7 +25,7 @@ from wsss_cli.data.files import (
     write_atomic,
 )
 from wsss_cli.data.journal import Failure, Item, Journal
-from wsss_cli.errors import ItemError, OutputMismatchError, WsssError
+from wsss_cli.errors import EnvironmentProblemError, ItemError, OutputMismatchError, WsssError
 from wsss_cli.reporter import Reporter
 from wsss_cli.text import show
 
@@ -84,6 +84,7 @@ class Output:
             return
         make_folder(self.path)
         held = lock(self.path / LOCK, self._reporter.note)
+        patient = True
         try:
             if self._overwrite:
                 clear(self.path, self.stage, self.note)
@@ -92,12 +93,15 @@ class Output:
             yield
             require_lock(self.path / LOCK, held)
             finish()
-        except BaseException:
+        except BaseException as error:
+            patient = not isinstance(
+                error, EnvironmentProblemError
+            )  # a store that is gone was waited for already
             with suppress(WsssError):  # which would hide the first one
-                self.list.flush()
+                self.list.flush(patient=patient)
             raise
         finally:
-            unlock(self.path / LOCK, held)
+            unlock(self.path / LOCK, held, patient=patient)
 
     def earlier(self) -> Journal | None:
         """The list of the run that this one continues, None if there is none; OutputMismatchError if it must not."""

@@ -61,13 +61,13 @@ def _take_over(path: Address, held: bytes, note: Callable[[str], None]) -> None:
     objects.remove(path)
 
 
-def unlock(path: Address, mine: bytes) -> None:
+def unlock(path: Address, mine: bytes, *, patient: bool) -> None:
     """Give the lock back; one that cannot be removed now stays, and the next command says so."""
     with contextlib.suppress(WsssError, FileNotFoundError):
         if (
-            objects.read(path, patient=False) == mine
+            objects.read(path, patient=patient) == mine
         ):  # else the folder was replaced, and the lock in it is another's
-            objects.remove(path, patient=False)
+            objects.remove(path, patient=patient)
 
 
 def require_lock(path: Address, mine: bytes) -> None:

@@ -33,14 +33,16 @@ class Lines:
         if len(self._waiting) >= MOST_LINES or time.monotonic() - self._since >= SECONDS:
             self.flush()
 
-    def flush(self) -> None:
+    def flush(self, *, patient: bool = True) -> None:
         """Put the lines that wait."""
         self._since = time.monotonic()
         if not self._waiting:
             return
         if self._number < 0:
             self._number = max((int(name) for name in _batches(self._path) if name.isdigit()), default=0)
-        objects.write(_folder(self._path) / f"{self._number + 1:08d}", b"".join(self._waiting))
+        objects.write(
+            _folder(self._path) / f"{self._number + 1:08d}", b"".join(self._waiting), patient=patient
+        )
         self._number += 1
         self._waiting.clear()
 

@@ -107,10 +107,15 @@ def _size(place: Place, store: Any) -> int:
     return int(facts["size"])
 
 
-def write(place: Place, payload: bytes, *, new: bool = False) -> None:
+def write(place: Place, payload: bytes, *, new: bool = False, patient: bool = True) -> None:
     """Put a whole object; `new`: only where none is (FileExistsError; NotImplementedError of stores that cannot)."""
     options = {"mode": "create"} if new else {}
-    _tried(place, "write", lambda store: store.pipe_file(place.key, payload, **options))
+    _tried(
+        place,
+        "write",
+        lambda store: store.pipe_file(place.key, payload, **options),
+        PAUSES if patient else (),
+    )
 
 
 def remove(place: Place, *, patient: bool = True) -> None:
