@@ -33,12 +33,12 @@ class MemoryStore:
             return {"type": "directory", "size": 0, "name": key}
         raise FileNotFoundError(key)
 
-    def cat_file(self, key: str) -> bytes:
+    def cat_file(self, key: str, start: int | None = None, end: int | None = None) -> bytes:
         self._call("get", key)
         if key not in self.objects:
             raise FileNotFoundError(key)
         self.torn -= 1
-        return self.objects[key][: -1 if self.torn >= 0 else None]
+        return self.objects[key][start:end][: -1 if self.torn >= 0 else None]
 
     def pipe_file(self, key: str, payload: bytes, mode: str = "overwrite") -> None:
         self._call("put", key)

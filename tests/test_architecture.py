@@ -24,9 +24,10 @@ LEAVES = {"errors", "text", "summary", "reporter", "registry", "inert_pickle", "
 # layer -> layers that its files may import, besides the leaves
 LAYERS = {
     "cli": {"cli", "config", "stages", "methods", "nets", "labels", "exports", "releases"},
+    "scoring": {"data", "ops"},
     "stages": {
         *("config", "data", "labels", "exports", "pages", "methods", "refiners", "nets", "ops", "releases"),
-        "runtime",
+        *("runtime", "scoring"),
     },
     "refiners": {"refiners", "config", "data", "methods", "nets", "ops", "runtime"},
     "methods": {"methods", "nets", "ops"},

@@ -26,8 +26,9 @@ CONFIGS = {
     "import-cams": config.ImportCamsConfig,
 }
 WITHOUT_ITEMS = {"import-weights"}
-LOOKING = {"doctor", "show", "report", "status"}  # no stage folder, nothing to configure
+LOOKING = {"doctor", "show", "report", "status", "merge", "slurm"}  # no stage folder, nothing to configure
 PICTURES = {"show", "report"}  # write one file
+CUT = {"cams", "refine", "crf", "pseudo-labels", "predict", "eval", "export"}  # those with --shard
 COMMANDS = {name: commands.build(name) for name in commands.COMMANDS}
 
 
@@ -51,6 +52,8 @@ def test_every_field_has_one_option_with_the_same_default(command: str, of: str)
     """What the dataclass says is what a user gets who types nothing."""
     kind = CONFIGS[command] if of == "stage" else config.Execution
     fields = {field.name: field.default for field in dataclasses.fields(kind)}
+    if command not in CUT:
+        fields.pop("shard", None)
 
     assert set(fields) <= set(options(command))
     assert {name: default(commands.function(command), name) for name in fields} == fields
@@ -87,13 +90,21 @@ def test_common_options_are_everywhere(command: str) -> None:
         common -= {"out", "overwrite", "dry_run", "max_failures", "allow_failed"}
     if command in PICTURES:
         common = {"out", "overwrite", "quiet", "config_file"}
-    if command == "status":
+    if command == "slurm":
+        assert set(options(command)) >= {"config_file", "array", "after"}
+        return
+    if command in ("status", "merge"):
         common = {"as_json", "quiet", "verbose", "config_file"}
 
     assert common <= set(options(command))
-    assert command in ("doctor", "status") or options(command)["out"].opts == ["--out", "-o"]
+    assert command in ("doctor", "status", "merge") or options(command)["out"].opts == ["--out", "-o"]
     assert options(command)["quiet"].opts == ["--quiet", "-q"]
     assert command in PICTURES or options(command)["verbose"].opts == ["--verbose", "-v"]
+
+
+def test_commands_of_single_images_have_shards() -> None:
+    """--shard is an option of these commands and of no other."""
+    assert {name for name in COMMANDS if "shard" in options(name)} == CUT
 
 
 @pytest.mark.parametrize("command", CONFIGS)

@@ -127,10 +127,13 @@ def test_walk_of_this_machine_is_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("store")
-def test_folders_with_a_file_are_found() -> None:
-    assert [str(path) for path in location("s3://box").glob("*/manifest.json")] == [
-        "s3://box/x/manifest.json"
-    ]
+def test_what_lies_directly_below_is_named() -> None:
+    folder = location("s3://box/a")
+    assert [str(path.relative_to(folder)) for path in folder.iterdir()] == [".hidden", "1.jpg", "c"]
+    assert sorted(folder.glob("*")) == sorted(folder.iterdir())
+    assert str((folder / "c" / "2.jpg").relative_to(folder)) == "c/2.jpg"
+    with pytest.raises(ValueError, match="not looked for"):
+        folder.glob("*.jpg")
 
 
 def test_a_missing_bucket_is_no_empty_folder(store: MemoryStore) -> None:

@@ -64,6 +64,7 @@ def cams(
     config_file: shared.ConfigFile = None,
     device: shared.Device = Execution.device,
     workers: shared.Workers = Execution.workers,
+    shard: shared.ShardText = None,
     max_failures: shared.MaxFailures = Execution.max_failures,
     max_pixels: shared.MaxPixels = Execution.max_pixels,
     allow_failed: shared.AllowFailed = "",

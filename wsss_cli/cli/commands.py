@@ -36,8 +36,13 @@ COMMANDS = {  # name -> the first line of its help
     "ends with 4 if something would.",
     "show": "Put an image, its truth, and what stages made of it side by side.",
     "report": "Put settings, curves, tables, pictures and failures into one page that needs no network.",
+    "merge": "Make one folder of its shards, the same as a run without them leaves.",
+    "slurm": "Print a script that runs commands on a Slurm cluster, each in shards and after the one before.",
     "status": "Say how far stage folders are; ends with 7 if a file is not what was written.",
 }
+# The words of a command are its own, also where they look like options of this one.
+_WORDS = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+_SETTINGS = {"slurm": _WORDS}
 _FUNCTIONS = {"eval": "evaluate"}  # where a built-in has the command's own name
 
 
@@ -71,7 +76,8 @@ def build(name: str) -> Any:
     """The Click command, each option with its `WSSS_*` variable."""
     app = typer.Typer()
     app.callback()(lambda: None)  # else the only command of an application is the application
-    app.command(name, epilog=EPILOG)(_taking_addresses(function(name)))
+    command = _taking_addresses(function(name))
+    app.command(name, epilog=EPILOG, context_settings=_SETTINGS.get(name))(command)
     command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
     for parameter in command.params:
         if parameter.param_type_name == "option":

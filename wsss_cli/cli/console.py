@@ -110,6 +110,10 @@ class Console:
         whole = {**json_object(summary), **({"profile": profile} if profile else {})}
         _write_stdout(_json(whole), f" The results themselves are in {summary.out}.")
 
+    def write_jsons(self, summaries: Sequence[Summary]) -> None:
+        """Several summaries as one JSON object on stdout."""
+        _write_stdout(_json({"folders": [json_object(summary) for summary in summaries]}))
+
     def write_diagnosis(
         self, figures: Mapping[str, Any], errors: Sequence[str], warnings: Sequence[str], *, as_json: bool
     ) -> None:
@@ -125,19 +129,22 @@ class Console:
         _write_stdout("\n".join(fitted(lines) if sys.stdout.isatty() else lines))
 
     def write_status(
-        self, folders: Sequence[tuple[str, str, str, Mapping[str, int], Sequence[str]]], *, as_json: bool
+        self,
+        folders: Sequence[tuple[str, str, str, Mapping[str, int], Sequence[str], Mapping[str, int] | None]],
+        *,
+        as_json: bool,
     ) -> None:
-        """Path, stage, status, counts and damaged files of each folder, on stdout: one JSON object, or lines."""
+        """Path, stage, status, counts, damaged files, shards of each folder, on stdout: one JSON object, or lines."""
         if as_json:
-            names = ("path", "stage", "status", "counts", "damaged")
+            names = ("path", "stage", "status", "counts", "damaged", "shards")
             _write_stdout(_json({"folders": [dict(zip(names, folder, strict=True)) for folder in folders]}))
             return
         lines = []
-        for path, stage, status, counts, damaged in folders:
+        for path, stage, status, counts, damaged, shards in folders:
             if self._quiet and not damaged:
                 continue
             named = [f"{counts[name]} {name}" for name in ("done", "failed", "missing") if counts[name]]
-            lines.append(f"{path}: {', '.join([stage, status, *named])}")
+            lines.append(f"{path}: {', '.join([stage, status, *named])}{_of_shards(shards)}")
             shown = len(damaged) if self._verbose else FAILURES_SHOWN
             lines += [f"  changed or missing: {name}" for name in damaged[:shown]]
             if damaged[shown:]:
@@ -164,6 +171,15 @@ class Console:
         write_lines(lines)
 
 
+def _of_shards(shards: Mapping[str, int] | None) -> str:
+    """How far the shards of a folder are, in words; nothing without shards."""
+    if shards is None:
+        return ""
+    parts = [f"{shards[name]} {name}" for name in ("ended", "running", "missing") if shards[name]]
+    todo = " ('wsss merge' makes them one)" if shards["ended"] == shards["count"] else ""
+    return f"; {shards['count']} shards: {', '.join(parts)}{todo}"
+
+
 def _topic(name: str, figures: Mapping[str, Any]) -> list[str]:
     """A headline and an indented line for each figure; a figure of several parts stays in one line."""
     lines = [name]
@@ -179,6 +195,11 @@ def _topic(name: str, figures: Mapping[str, Any]) -> list[str]:
 
 def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, allow_nan=False)
+
+
+def write_text(text: str) -> None:
+    """A text of several lines on stdout, as it is."""
+    _write_stdout(text.removesuffix("\n"))
 
 
 def _write_stdout(text: str, comfort: str = "") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ import typer
 from wsss_cli import timing
 from wsss_cli.cli.console import Console
 from wsss_cli.cli.settings import SOURCE
-from wsss_cli.config import Execution, item_limit, require
+from wsss_cli.config import Execution, Found, Shard, found_shard, item_limit, require
 from wsss_cli.errors import WsssError
 from wsss_cli.text import class_names
 
@@ -37,10 +38,28 @@ class Job:
             self._limit(option, 0)  # refuse a wrong one before any work
         device = values["device"]
         require(bool(DEVICE.fullmatch(device)), f"--device is '{device}'; write auto, cpu, cuda or cuda:1.")
-        self.execution = self.config(Execution)
+        found = self._take_shard()
+        self.execution = self.config(
+            Execution, {name: name for name in _own_names(Execution) if name in self._values}
+        )
         self._timing = timing.start() if values.get("profile") else None
         self.console = Console(quiet=values["quiet"], verbose=values["verbose"])
         self._tell_settings()
+        if found is not None:
+            self.console.note(f"Shard {found.shard} of the images, as {found.source} says.")
+
+    def _take_shard(self) -> Found | None:
+        """Put a shard in the place of the text of --shard; without it, return what the environment names."""
+        if "shard" not in self._values:  # this command has no parts
+            return None
+        text = self._values["shard"]
+        found = found_shard(os.environ) if text is None else None
+        self._values["shard"] = Shard.parse(text) if text is not None else found and found.shard
+        if found is None or found.shard is None:
+            return None
+        if found.gpu and self._values["device"] == "auto":
+            self._values["device"] = f"auto:{found.gpu}"  # ranks on one machine take a GPU each
+        return found
 
     def config(self, kind: type[Config], parameters: Mapping[str, str] | None = None) -> Config:
         """The configuration `kind`, each field from its parameter in `parameters`.

@@ -105,6 +105,14 @@ Tile = Annotated[
         help="Look at images by overlapping tiles of so many pixels a side, at full detail; 0: at the whole."
     ),
 ]
+ShardText = Annotated[
+    str | None,
+    _running(
+        "--shard",
+        metavar="I/N",
+        help="Only part I (from 1) of N, for N runs into one folder; default: as Slurm or torchrun says, else all.",
+    ),
+]
 Precision = Annotated[str, _running("--precision", help="auto, fp32, bf16 or fp16.")]
 MaxFailures = Annotated[
     str, _running("--max-failures", metavar="N|P%", help="Stop early once more items than this failed.")

@@ -50,6 +50,7 @@ def predict(
     config_file: shared.ConfigFile = None,
     device: shared.Device = Execution.device,
     workers: shared.Workers = Execution.workers,
+    shard: shared.ShardText = None,
     max_failures: shared.MaxFailures = Execution.max_failures,
     max_pixels: shared.MaxPixels = Execution.max_pixels,
     allow_failed: shared.AllowFailed = "",

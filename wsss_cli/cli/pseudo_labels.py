@@ -46,6 +46,7 @@ def pseudo_labels(
     config_file: shared.ConfigFile = None,
     device: shared.Device = Execution.device,
     workers: shared.Workers = Execution.workers,
+    shard: shared.ShardText = None,
     max_failures: shared.MaxFailures = Execution.max_failures,
     max_pixels: shared.MaxPixels = Execution.max_pixels,
     allow_failed: shared.AllowFailed = "",

@@ -31,7 +31,7 @@ def status(
     with Console(quiet=quiet, verbose=verbose) as console:
         found = stage.run(folders, console, verify=verify)
     console.write_status(
-        [(str(f.path), f.stage, f.status, f.counts, f.damaged) for f in found], as_json=as_json
+        [(str(f.path), f.stage, f.status, f.counts, f.damaged, f.shards) for f in found], as_json=as_json
     )
     damaged = sum(len(folder.damaged) for folder in found)
     if damaged:

@@ -41,6 +41,7 @@ from wsss_cli.config.results import (
     PredictConfig,
     PseudoLabelsConfig,
 )
+from wsss_cli.config.sharding import Found, Shard, found_shard
 from wsss_cli.config.training import REFINE_NORMALISATIONS, RefineConfig, TrainClsConfig, TrainSegConfig
 
 __all__ = [
@@ -63,16 +64,19 @@ __all__ = [
     "EvalConfig",
     "Execution",
     "ExportConfig",
+    "Found",
     "ImportCamsConfig",
     "ImportWeightsConfig",
     "PredictConfig",
     "PseudoLabelsConfig",
     "Reading",
     "RefineConfig",
+    "Shard",
     "TrainClsConfig",
     "TrainSegConfig",
     "as_dict",
     "choose_preset",
+    "found_shard",
     "item_limit",
     "method_options",
     "pixel_limit",
@@ -93,6 +97,7 @@ class Execution:
     dry_run: bool = False
     max_failures: str = ""  # "" = no bound, else "12" or "5%"
     max_pixels: str = ""  # of an image; "" = the stage's own bound, else "200000000" or "2e8"
+    shard: Shard | None = None  # which part of the images; None: all of them
 
     def __post_init__(self) -> None:
         pixel_limit(self.max_pixels)

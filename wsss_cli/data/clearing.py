@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from wsss_cli.data import journal as journals
@@ -39,6 +39,24 @@ def clear(out: Path, stage: str, note: Callable[[str], None]) -> None:
     remove(out / RESUME)
     remove_growing(out / journals.NAME)
     remove(out / manifests.NAME)
+
+
+def clear_shard(out: Path, home: Path, ids: Collection[str]) -> None:
+    """Remove what a shard wrote of these ids, and its list and manifest in `home`; what all shards share stays.
+
+    An item that is not of `ids` now has another shard to see to it, which may have made it anew by now.
+    """
+    old = manifests.read_manifest(home, OutputMismatchError)
+    if old is not None:
+        root = old.get("root", journals.ITEMS)
+        for item in journals.read_journal(home, old["suffix"], root).done.values():
+            if not root or item.id in ids:
+                refuse_links(out, (out / item.path).parent)
+                remove(out / item.path)
+        for name in old["extras"]:
+            remove(home / name)
+    remove_growing(home / journals.NAME)
+    remove(home / manifests.NAME)
 
 
 def _clear_parts(out: Path, stage: str, note: Callable[[str], None]) -> None:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsss_cli.data.cams import Cam, decode_cam
-from wsss_cli.data.files import sha256
-from wsss_cli.data.folder import MAPS, MASKS, StageFolder, read_item, read_run
+from wsss_cli.data.folder import MAPS, MASKS, StageFolder, is_stage_folder, read_item, read_run
 from wsss_cli.data.limits import MAX_TILED_PIXELS
-from wsss_cli.data.mask_folder import MaskFolder, is_stage_folder, open_masks
+from wsss_cli.data.mask_folder import MaskFolder, open_masks
 from wsss_cli.errors import RejectedInputError
 from wsss_cli.text import show
 
@@ -43,12 +42,12 @@ class Sides:
     def _items(self) -> Sequence[str]:
         return tuple(self.maps.items) if self.maps else ()
 
-    def fingerprint(self, ids: Sequence[str]) -> str:
-        """The hash of the predictions of `ids`."""
+    def digest(self, id_: str) -> str:
+        """The hash of one prediction; "-" if it is not there."""
         if self.masks is not None:
-            return self.masks.fingerprint(ids)
+            return self.masks.digest(id_)
         items = self.maps.items if self.maps else {}
-        return sha256("".join(f"{i} {items[i].sha256 if i in items else '-'}\n" for i in ids).encode())
+        return items[id_].sha256 if id_ in items else "-"
 
     def read_maps(self, id: str) -> Cam:  # noqa: A002 - the contract's word
         """The maps of one image; ItemError says what is wrong with them."""

@@ -31,6 +31,12 @@ def _version(package: str) -> str | None:
         return None
 
 
+def _gpu(device: str, count: int) -> str | int | None:
+    """The GPU that --device means, as `runtime.device.choose_device` takes it; None for the first one."""
+    kind, _, number = device.partition(":")
+    return device if kind != "auto" else int(number) % count if number else None
+
+
 def environment(device: str) -> dict[str, Any]:
     """Versions and machine, for readers of the manifest; `device` is the one asked for, such as "auto"."""
     result: dict[str, Any] = {**versions(), "platform": platform.platform(), "threads": os.cpu_count()}
@@ -40,5 +46,7 @@ def environment(device: str) -> dict[str, Any]:
         result["threads"] = torch.get_num_threads()
         result["cpu"] = torch.backends.cpu.get_cpu_capability()  # the instructions that its kernels use
         gpu = device != "cpu" and torch.cuda.is_initialized()  # so it was worked on
-        result["device"] = torch.cuda.get_device_name(None if device == "auto" else device) if gpu else "cpu"
+        result["device"] = "cpu"
+        if gpu:
+            result["device"] = torch.cuda.get_device_name(_gpu(device, torch.cuda.device_count()))
     return result

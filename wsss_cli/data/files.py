@@ -17,7 +17,7 @@ import os
 import secrets
 import socket
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -68,20 +68,33 @@ def write_atomic(path: Path, payload: bytes) -> str:
     followed. OSError -> EnvironmentProblemError.
     """
     with section("write"):
-        _write_atomic(path, payload)
+        _write_atomic(path, (payload,))
     return sha256(payload)
 
 
-def _write_atomic(path: Path, payload: bytes) -> None:
+def write_stream(path: Path, parts: Iterable[bytes]) -> str:
+    """`write_atomic` of a payload that comes in parts, of which one at a time is held; for a store all are."""
+    digest = hashlib.sha256()
+
+    def counted() -> Iterator[bytes]:
+        for part in parts:
+            digest.update(part)
+            yield part
+
+    _write_atomic(path, counted())
+    return digest.hexdigest()
+
+
+def _write_atomic(path: Path, parts: Iterable[bytes]) -> None:
     if isinstance(path, Address):
-        objects.write(path, payload)
+        objects.write(path, b"".join(parts))
         return
     temporary = path.with_name(TEMPORARY_PREFIX + secrets.token_hex(6))
     try:
         _make_folders(path.parent)
         _require_file(path)
         try:
-            _write_new(temporary, payload)
+            _write_new(temporary, parts)
             os.replace(temporary, path)  # noqa: PTH105 - tests make this very call fail
         except BaseException:
             with contextlib.suppress(OSError):
@@ -122,13 +135,16 @@ def can_link(places: Iterable[Path]) -> bool:
     return not any(isinstance(place, Address) for place in places)
 
 
-def _write_new(path: Path, payload: bytes) -> None:
+def _write_new(path: Path, parts: Iterable[bytes]) -> None:
     descriptor = os.open(
         path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666
     )  # the umask applies
     try:
-        _write_all(descriptor, payload)
-        if os.fstat(descriptor).st_size != len(payload):
+        length = 0
+        for part in parts:
+            _write_all(descriptor, part)
+            length += len(part)
+        if os.fstat(descriptor).st_size != length:
             raise OSError(errno.EIO, "the file is shorter than what was written")
         os.fsync(descriptor)
     finally:
@@ -329,20 +345,23 @@ def no_constant(name: str) -> NoReturn:
 Held = int | bytes | None  # a descriptor; in a store, what the lock says; nothing where there are no locks
 
 
-def lock(path: Path, note: Callable[[str], None]) -> Held:
+def lock(path: Path, note: Callable[[str], None], *, sharer: str = "") -> Held:
     """Take the exclusive lock at `path`, writing into it who holds it; OutputInUseError names who does.
 
-    Returns what `unlock` takes, None (after a note) where the file system or the store cannot lock.
+    Returns what `unlock` takes, None (after a note) where the file system or the store cannot lock. Any number that
+    call themselves `sharer` hold it together, and nobody else beside them; in a store `refuse_held` sees to that.
     """
     if isinstance(path, Address):
-        return holding.lock(path, note)
+        return None if sharer else holding.lock(path, note)
+    kind = fcntl.LOCK_SH if sharer else fcntl.LOCK_EX
+    holder = sharer or f"process {os.getpid()} on {socket.gethostname()}"
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         except OSError as error:
             _refuse(path, error)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         except OSError as error:
             _give_up(path, descriptor, error)
             note(f"{path.parent} cannot be locked ({error.strerror}): run one command at a time on it.")
@@ -350,7 +369,7 @@ def lock(path: Path, note: Callable[[str], None]) -> Held:
         if _same_file(descriptor, path):  # else its last holder removed it between our open and our lock
             with contextlib.suppress(OSError):  # the lock holds, also if a full disk takes no name
                 os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+                os.pwrite(descriptor, holder.encode(), 0)
             return descriptor
         os.close(descriptor)
 
@@ -378,6 +397,21 @@ def _unlock(path: Path, descriptor: int) -> None:
         if _same_file(descriptor, path):  # else the folder was replaced, and the lock in it is another's
             path.unlink(missing_ok=True)
     os.close(descriptor)
+
+
+def release(held: Held) -> None:
+    """Give a shared lock back; its file stays, as others may hold it."""
+    if isinstance(held, int):
+        os.close(held)
+
+
+def refuse_held(path: Path, note: Callable[[str], None]) -> None:
+    """OutputInUseError if another one holds the lock at `path` of a store, where no lock is shared.
+
+    Who takes one lock and then looks at the other cannot miss who does the same the other way round.
+    """
+    if isinstance(path, Address):
+        holding.refuse(path, note)
 
 
 def require_lock(path: Path, held: Held) -> None:
@@ -435,6 +469,25 @@ def read_regular_file(path: Path, error: type[WsssError], size: int | None = Non
         return None
     with file:
         return file.read()
+
+
+def page_size(path: Path) -> int:
+    """How many bytes to ask for at a time of a file that is read in parts: of a store more, as each costs a request."""
+    return 1 << 20 if isinstance(path, Address) else 1 << 14
+
+
+def read_part(path: Path, offset: int, size: int, error: type[WsssError]) -> bytes | None:
+    """At most `size` bytes of one of the tool's own files, from `offset`; None if it is absent."""
+    if isinstance(path, Address):
+        with contextlib.suppress(FileNotFoundError):
+            return objects.read_part(path, offset, size)
+        return None
+    file = open_regular_file(path, error)
+    if file is None:
+        return None
+    with file:
+        file.seek(offset)
+        return file.read(size)
 
 
 def open_regular_file(path: Path, error: type[WsssError]) -> BinaryIO | None:

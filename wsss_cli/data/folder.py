@@ -9,6 +9,7 @@ from typing import Any
 
 from wsss_cli.data import journal as journals
 from wsss_cli.data import manifest as manifests
+from wsss_cli.data import shards
 from wsss_cli.data.files import read_regular_file, sha256
 from wsss_cli.data.journal import Item
 from wsss_cli.errors import ItemError, OutputMismatchError, RejectedInputError
@@ -39,6 +40,7 @@ def read_run(folder: Path, *stages: str) -> StageFolder:
     """
     manifest = manifests.read_manifest(folder, RejectedInputError)
     if manifest is None:
+        shards.refuse_input(folder)
         raise RejectedInputError(
             f"{show(folder)} is not a stage folder: it has no {manifests.NAME}."
             + (f" This needs a folder{_made_by(stages)}" if stages else "")
@@ -65,11 +67,16 @@ def read_run(folder: Path, *stages: str) -> StageFolder:
     )
 
 
+def is_stage_folder(path: Path) -> bool:
+    """Whether `path` was made by one of our commands, as a whole or in shards."""
+    return (path / manifests.NAME).is_file() or shards.is_cut(path)
+
+
 def stage_folders(given: Sequence[Path]) -> list[Path]:
     """The stage folders themselves, and those directly inside of folders that are none; RejectedInputError: neither."""
     found: list[Path] = []
     for path in given:
-        inside = [path] if (path / manifests.NAME).is_file() else _children(path)
+        inside = [path] if is_stage_folder(path) else _children(path)
         if not inside:
             raise RejectedInputError(
                 f"{show(path)} is not a stage folder and holds none. Pass what a stage wrote."
@@ -79,7 +86,7 @@ def stage_folders(given: Sequence[Path]) -> list[Path]:
 
 
 def _children(path: Path) -> list[Path]:
-    return sorted(child.parent for child in path.glob(f"*/{manifests.NAME}")) if path.is_dir() else []
+    return [child for child in sorted(path.glob("*")) if is_stage_folder(child)]
 
 
 def read_item(folder: StageFolder, id: str) -> bytes:  # noqa: A002 - the contract's word

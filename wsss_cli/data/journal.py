@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -140,24 +140,27 @@ class Lines:
             for raw in file:
                 self._hash.update(raw)
                 if raw.endswith(b"\n"):
-                    yield _record(raw, self._suffix, self._root)
+                    yield parse_line(raw, self._suffix, self._root)
                 else:
                     self.torn = True
 
 
-def read_journal(folder: Path, suffix: str, root: str = ITEMS) -> Journal:
-    """The records in a stage folder; a torn last line and lines that make no sense are counted, not used."""
+def read_journal(folder: Path, suffix: str, root: str = ITEMS, ids: Collection[str] | None = None) -> Journal:
+    """The records in a stage folder, of all ids or of these; a torn last line and lines that make no sense are counted,
+    not used.
+    """
     journal, lines = Journal(), Lines(folder, suffix, root)
     for record in lines:
         if record is None:
             journal.dropped += 1
-        else:
+        elif ids is None or record.id in ids:
             journal.add(record)
     journal.digest, journal.torn = lines.digest, lines.torn
     return journal
 
 
-def _record(raw: bytes, suffix: str, root: str) -> Item | Failure | None:
+def parse_line(raw: bytes, suffix: str, root: str = ITEMS) -> Item | Failure | None:
+    """The record of a line; None if it makes no sense."""
     try:
         # A key that stands twice is let pass: whatever the line says is held against the file it speaks of.
         value = _DECODER.decode(raw.decode("utf-8"))

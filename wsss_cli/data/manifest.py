@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,11 @@ REMEDY = "Pass --overwrite or another --out."
 PARTS = {"refine-labels": ("refine", "labels")}
 _STATUSES = ("running", "complete", "partial")
 _SEAL = "seal"
+SHARD = "shard"  # of a shard's manifest only: which one it is, and the ids of all
+# Commands whose shards write other files beside the items than the whole run; they lie beside the shard's manifest.
+OWN_EXTRAS = frozenset({"eval"})
 _PER_RUN = ("started", "finished", "environment", "version", _SEAL)
+_NO_SHARE: dict[str, Any] = {"index": 1, "count": 1, "ids": {"count": 0, "fingerprint": ""}}
 _LONGEST_VALUE = 60
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "stage": str,
@@ -41,7 +45,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "extras": dict,
     "items": (str, type(None)),
 }
-_KEYS = {*_TYPES, *_PER_RUN, "schema", "status", "counts", "root"}
+_KEYS = {*_TYPES, *_PER_RUN, "schema", "status", "counts", "root", SHARD}
 
 
 def read_manifest(folder: Path, error: type[WsssError]) -> dict[str, Any] | None:
@@ -81,6 +85,8 @@ def _is_manifest(value: Mapping[str, Any]) -> bool:
         return False
     if value.get("root", ITEMS) not in (ITEMS, ""):
         return False
+    if not _is_share(value.get(SHARD, _NO_SHARE)):
+        return False
     counted = ("total",) if value["status"] == "running" else ("total", "done", "failed")
     if any(type(value["counts"].get(key)) is not int for key in counted):
         return False
@@ -90,14 +96,30 @@ def _is_manifest(value: Mapping[str, Any]) -> bool:
     return named and re.fullmatch(r"(\.[A-Za-z0-9]+)?", value["suffix"]) is not None
 
 
+def _is_share(value: Any) -> bool:
+    """Whether it says which shard this is, and of which ids."""
+    if not isinstance(value, dict) or value.keys() != _NO_SHARE.keys():
+        return False
+    ids, numbers = value["ids"], (value["index"], value["count"])
+    counted = (
+        isinstance(ids, dict) and type(ids.get("count")) is int and isinstance(ids.get("fingerprint"), str)
+    )
+    return counted and all(type(number) is int and number > 0 for number in numbers)
+
+
 def _is_name(name: str) -> bool:
     """Whether it can be that of a file in the folder: names become paths, and none may lead out of it."""
     return name.isprintable() and name not in ("", "..", ITEMS) and Path(name).name == name
 
 
-def read_whole_journal(folder: Path, manifest: Mapping[str, Any]) -> Journal:
-    """The journal beside a manifest; if the manifest is of a finished run it must be the very same one."""
-    journal = read_journal(folder, manifest["suffix"], manifest.get("root", ITEMS))
+def read_whole_journal(
+    folder: Path, manifest: Mapping[str, Any], ids: Collection[str] | None = None
+) -> Journal:
+    """The journal beside a manifest; if the manifest is of a finished run it must be the very same one.
+
+    Of its records only those of `ids` are kept, if these are given.
+    """
+    journal = read_journal(folder, manifest["suffix"], manifest.get("root", ITEMS), ids)
     if manifest["status"] != "running" and journal.digest != manifest["items"]:
         raise OutputMismatchError(f"{show(folder / JOURNAL)} is damaged or not of this run. {REMEDY}")
     return journal
@@ -200,7 +222,7 @@ def compose(
         "status": status,
         "counts": dict(counts) if ended else {"total": len(ids)},
         **head,
-        "ids": {"count": len(ids), "fingerprint": ids_fingerprint(ids)},
+        "ids": ids_entry(ids),
         "suffix": suffix,
         "items": sha256(journal.payload()) if ended else None,
         "extras": dict(sorted(extras.items())),
@@ -208,6 +230,11 @@ def compose(
         "finished": now() if ended else None,
         "environment": environment(device),
     }
+
+
+def ids_entry(ids: Sequence[str]) -> dict[str, Any]:
+    """What a manifest says of its ids: how many there are, and their hash."""
+    return {"count": len(ids), "fingerprint": ids_fingerprint(ids)}
 
 
 def differs(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:

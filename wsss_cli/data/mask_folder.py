@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsss_cli.data.files import sha256_file
-from wsss_cli.data.folder import MASKS, StageFolder, read_item, read_run
+from wsss_cli.data.folder import MASKS, StageFolder, is_stage_folder, read_item, read_run
 from wsss_cli.data.limits import MAX_TILED_PIXELS
-from wsss_cli.data.manifest import NAME as MANIFEST
 from wsss_cli.data.masks import Mask, decode_mask, read_classes, read_mask
 from wsss_cli.data.samples import find_images
 from wsss_cli.errors import ItemError
@@ -39,19 +38,19 @@ class MaskFolder:
             raise ItemError("missing", f"{show(self.path)} has no mask of '{show(id)}'.")
         return read_mask(self.files[id], classes, self.max_pixels)
 
-    def fingerprint(self, ids: Iterable[str]) -> str:
-        """The hash of the masks of `ids`, those that are there."""
-        return hashlib.sha256("".join(f"{id_} {self._digest(id_)}\n" for id_ in ids).encode()).hexdigest()
-
-    def _digest(self, id_: str) -> str:
+    def digest(self, id_: str) -> str:
+        """The hash of one mask; \"-\" if it is not there."""
         if id_ not in self.present:
             return "-"
         return sha256_file(self.files[id_]) if self.stage is None else self.stage.items[id_].sha256
 
 
-def is_stage_folder(path: Path) -> bool:
-    """Whether `path` was made by one of our commands."""
-    return (path / MANIFEST).is_file()
+def digests_fingerprint(digests: Iterable[tuple[str, str]]) -> str:
+    """The hash of files whose ids and own hashes these are."""
+    whole = hashlib.sha256()
+    for id_, digest in digests:
+        whole.update(f"{id_} {digest}\n".encode())
+    return whole.hexdigest()
 
 
 def open_masks(path: Path, max_pixels: int = MAX_TILED_PIXELS) -> MaskFolder:

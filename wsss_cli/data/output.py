@@ -1,6 +1,7 @@
 """A folder while a command writes into it: locked, claimed before its first change, listed as it grows.
 
-What its files are and which of them are still good is the affair of `data.run` and `data.tree`.
+What its files are and which of them are still good is the affair of `data.run` and `data.tree`. Where several shards
+write into one folder, each keeps its manifest, its list and its lock in a `home` of its own (`data.shards`).
 """
 
 from __future__ import annotations
@@ -9,16 +10,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from wsss_cli.config import Execution
 from wsss_cli.data import journal as journals
 from wsss_cli.data import manifest as manifests
-from wsss_cli.data.clearing import LOCK, clear, refuse_links
+from wsss_cli.data import shards
+from wsss_cli.data.clearing import LOCK, clear, clear_shard, refuse_links
 from wsss_cli.data.files import (
     GrowingFile,
+    Held,
     lock,
     make_folder,
+    refuse_held,
+    release,
     require_lock,
     sweep,
     unlock,
@@ -45,6 +50,9 @@ class Output:
 
     `root` is "" where the items are files beside the manifest, of which an id may have any number; else each id has
     one item.
+
+    Of `ids` a shard has its part, by blocks of neighbours. `of_all` are the ids of all shards where they are not `ids`:
+    of a command that has images but no items.
     """
 
     def __init__(
@@ -56,11 +64,17 @@ class Output:
         ids: Sequence[str],
         suffix: str = "",
         root: str = journals.ITEMS,
+        block: int = 1,
+        of_all: Sequence[str] | None = None,
         execution: Execution,
         reporter: Reporter,
     ) -> None:
         self.path, self.stage, self.suffix = path, stage, suffix
-        self.ids = tuple(sorted(ids))
+        self.shard, every = execution.shard, sorted(ids)
+        self.ids = tuple(self.shard.part(every, block) if self.shard else every)
+        self.home = shards.home(path, self.shard) if self.shard else path
+        self.extras_home = self.home if stage in manifests.OWN_EXTRAS else path
+        self.merged = False  # whether this is a shard of a folder that is whole already
         self.dry_run, self._device = execution.dry_run, execution.device
         self.journal = Journal()
         self.extras: dict[str, str] = {}  # name -> sha256 of the whole files beside the items
@@ -68,31 +82,66 @@ class Output:
         self._overwrite, self._reporter = execution.overwrite, reporter
         self._limit = manifests.failure_limit(execution.max_failures, len(self.ids))
         self._head, self._root = manifests.plain(head), root
+        if self.shard:
+            whole = manifests.ids_entry(every if of_all is None else of_all)
+            self._head[manifests.SHARD] = {"index": self.shard.index, "count": self.shard.count, "ids": whole}
         self._old: dict[str, Any] | None = None  # the manifest of the run that this one continues
         self._started = manifests.now()
         self._linkless: set[Path] = set()
-        self.list = GrowingFile(path / journals.NAME)
+        self.list = GrowingFile(self.home / journals.NAME)
         manifests.refuse_overlap(path, head["inputs"])
 
     @contextmanager
     def held(self, resume: Callable[[], None], finish: Callable[[], None]) -> Iterator[None]:
         """Keep others out; `resume` before the work and `finish` after it, unless it ended with an error."""
         if self.dry_run:
-            if not self._overwrite:
+            self.merged = self._is_merged()
+            self._refuse_others()
+            if not self._overwrite or self.merged:
                 resume()
             yield
             return
         make_folder(self.path)
-        held = lock(self.path / LOCK, self._reporter.note)
+        with self._locked() as held:
+            if self._overwrite:
+                self._clear()
+            resume()
+            if self.shard is None:  # else what a killed run left among the files of others is for the merging
+                sweep(self.path)
+            yield
+            if not self.merged:
+                require_lock(self.home / LOCK, held)
+                finish()
+
+    @contextmanager
+    def _locked(self) -> Iterator[Held]:
+        """Keep others out of the home, and of the folder those that are no shards of it."""
+        if self.shard is None:
+            with self._locked_home() as held:
+                yield held
+            return
+        shared = lock(self.path / LOCK, self._reporter.note, sharer=shards.SHARER)
+        try:
+            self.merged = self._is_merged()
+            if self.merged:
+                yield None
+                return
+            refuse_links(self.path, self.home)
+            make_folder(self.home)
+            with self._locked_home() as held:
+                yield held
+        finally:
+            release(shared)
+
+    @contextmanager
+    def _locked_home(self) -> Iterator[Held]:
+        held = lock(self.home / LOCK, self._reporter.note)
         patient = True
         try:
-            if self._overwrite:
-                clear(self.path, self.stage, self.note)
-            resume()
-            sweep(self.path)
-            yield
-            require_lock(self.path / LOCK, held)
-            finish()
+            if self.shard is not None:
+                refuse_held(self.path / LOCK, self._reporter.note)
+            self._refuse_others()
+            yield held
         except BaseException as error:
             patient = not isinstance(
                 error, EnvironmentProblemError
@@ -101,18 +150,48 @@ class Output:
                 self.list.flush(patient=patient)
             raise
         finally:
-            unlock(self.path / LOCK, held, patient=patient)
+            unlock(self.home / LOCK, held, patient=patient)
+            if self.shard is not None:  # one that was refused leaves nothing
+                with suppress(OSError):
+                    self.home.rmdir()
+
+    def _is_merged(self) -> bool:
+        return self.shard is not None and shards.is_whole(self.path)
+
+    def _refuse_others(self) -> None:
+        """OutputMismatchError if other runs have begun to fill the folder in another way."""
+        if self.shard is None:
+            shards.refuse_whole(self.path)
+        elif not self.merged:
+            # With --overwrite each shard replaces its own part, one after another.
+            compared = not self._overwrite and self.stage not in manifests.OWN_EXTRAS
+            shards.refuse_disagreement(self.path, self.shard, self.manifest("running"), compared=compared)
+
+    def _clear(self) -> None:
+        if self.shard is None:
+            clear(self.path, self.stage, self.note)
+        elif self.merged:
+            self._refuse_change("--overwrite")
+        else:
+            clear_shard(self.path, self.home, frozenset(self.ids))
 
     def earlier(self) -> Journal | None:
         """The list of the run that this one continues, None if there is none; OutputMismatchError if it must not."""
-        self._old = manifests.read_manifest(self.path, OutputMismatchError)
+        place = self.path if self.merged else self.home
+        self._old = manifests.read_manifest(place, OutputMismatchError)
         if self._old is None:
             return None
         for note in manifests.compare(self.path, self._old, self.manifest("running")):
             self.note(note)
-        journal = manifests.read_whole_journal(self.path, self._old)
+        part = frozenset(self.ids) if self.merged and self._root == journals.ITEMS else None
+        journal = manifests.read_whole_journal(place, self._old, part)
         self.extras = dict(self._old["extras"])
         return journal
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """Where the manifest of an earlier run may be."""
+        return (self.path, self.home) if self.shard else (self.path,)
 
     @property
     def earlier_status(self) -> str:
@@ -134,10 +213,18 @@ class Output:
         """Mark the folder as being worked on, before the first change to it."""
         if self.dry_run:
             raise RuntimeError("a dry run must not write")
+        if self.merged:
+            self._refuse_change(f"shard {self.shard}")
         if not self.begun:
             self.begun = True
             self._started = manifests.now()
             self.write_manifest("running")
+
+    def _refuse_change(self, what: str) -> NoReturn:
+        raise OutputMismatchError(
+            f"{show(self.path)} is whole already, and {what} would change it. "
+            "Run the same command without shards (--shard none), or pass another --out."
+        )
 
     def place(self, path: str) -> Path:
         """`path` in the folder; OutputMismatchError where a link on the way would lead out of it."""
@@ -159,7 +246,7 @@ class Output:
 
     def write_manifest(self, status: str) -> None:
         """Say on the disk how far the run is."""
-        write_atomic(self.path / manifests.NAME, manifests.payload(self.manifest(status)))
+        write_atomic(self.home / manifests.NAME, manifests.payload(self.manifest(status)))
 
     def manifest(self, status: str, journal: Journal | None = None) -> dict[str, Any]:
         """The manifest of a run that stands at `status` and lists `journal`, by default its own."""

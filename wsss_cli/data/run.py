@@ -25,7 +25,10 @@ _OWN_NAMES = (manifests.NAME, LOCK, journals.NAME, journals.ITEMS)
 
 
 class Run:
-    """One stage writing into its folder; a context manager. Interrupted anywhere, a second run continues."""
+    """One stage writing into its folder; a context manager. Interrupted anywhere, a second run continues.
+
+    `ids` are those of all images; a shard does its part of them, `self.ids`, dealt out in blocks of neighbours.
+    """
 
     def __init__(
         self,
@@ -38,6 +41,8 @@ class Run:
         ids: Sequence[str],
         suffix: str = "",
         facts: Mapping[str, Any] | None = None,
+        block: int = 1,
+        of_all: Sequence[str] | None = None,
         execution: Execution,
         reporter: Reporter,
     ) -> None:
@@ -48,8 +53,9 @@ class Run:
             "facts": facts or {},
         }
         self._output = Output(
-            out, stage, head, ids=ids, suffix=suffix, execution=execution, reporter=reporter
-        )
+            out, stage, head, ids=ids, suffix=suffix, block=block, of_all=of_all, execution=execution,
+            reporter=reporter,
+        )  # fmt: skip
         self._held = self._output.held(self._resume, self._finish)
         self.out, self.ids, self.suffix = out, self._output.ids, suffix
         self._known = frozenset(self.ids)
@@ -77,6 +83,11 @@ class Run:
     def failures(self) -> dict[str, str]:
         """Why each failed item failed, by sorted id."""
         return journals.failure_texts(self._output.journal)
+
+    @property
+    def items(self) -> dict[str, Item]:
+        """The finished items, by sorted id."""
+        return dict(sorted(self._output.journal.done.items()))
 
     @property
     def complete(self) -> bool:
@@ -127,11 +138,11 @@ class Run:
         self.begin()
         self._output.extras[name] = fresh
         self._output.write_manifest("running")  # before the file, so that no file is ever unlisted
-        write_atomic(self.out / name, payload)
+        write_atomic(self._output.extras_home / name, payload)
 
     def kept(self, name: str) -> bytes | None:
         """The bytes of a whole file beside the items that an earlier run wrote; None if there is none."""
-        return (self.out / name).read_bytes() if name in self._output.extras else None
+        return (self._output.extras_home / name).read_bytes() if name in self._output.extras else None
 
     def begin(self) -> None:
         """Claim the folder before long work: from now on another configuration is refused."""
@@ -150,9 +161,9 @@ class Run:
     def _resume(self) -> None:
         journal = self._output.earlier()
         if journal is None:
-            if (self.out / journals.NAME).exists():
+            if (self._output.home / journals.NAME).exists():
                 raise OutputMismatchError(
-                    f"{show(self.out)} holds items but no manifest.json. {manifests.REMEDY}"
+                    f"{show(self._output.home)} holds items but no manifest.json. {manifests.REMEDY}"
                 )
             return
         self._output.journal = journal
@@ -165,7 +176,7 @@ class Run:
                 f"'{show(strangers[0])}'. {manifests.REMEDY}"
             )
         self._verify()
-        if journal.torn and not self._output.dry_run:
+        if journal.torn and not self._output.dry_run and not self._output.merged:
             self._write_journal()  # cut before anything is appended to the torn line
 
     def _verify(self) -> None:
@@ -180,7 +191,8 @@ class Run:
                 f"{len(damaged)} files are missing or damaged and are redone, first: '{damaged[0].id}'."
             )
         listed = self._output.extras
-        whole = {name: digest for name, digest in listed.items() if is_whole(self.out / name, digest)}
+        place = self.out if self._output.merged else self._output.extras_home
+        whole = {name: digest for name, digest in listed.items() if is_whole(place / name, digest)}
         if damaged or whole != listed:
             self._output.doubt()
         self._output.extras = whole

@@ -11,6 +11,11 @@ from wsss_cli.text import show
 _STARTS_FORMULA = ("=", "+", "-", "@")
 
 
+def csv_line(row: Sequence[object]) -> bytes:
+    """One more line of such a file."""
+    return csv_bytes((), (row,)).removeprefix(b"\n")
+
+
 def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
     """UTF-8 with "\\n" line ends; None is an empty cell, and text that a spreadsheet would compute gets a
     "'".

@@ -16,6 +16,7 @@ from typing import Any, Self
 from wsss_cli.config import Execution
 from wsss_cli.data import journal as journals
 from wsss_cli.data import manifest as manifests
+from wsss_cli.data import shards
 from wsss_cli.data.clearing import LOCK
 from wsss_cli.data.files import TEMPORARY_PREFIX, is_there, link_atomic, remove, sha256, write_atomic
 from wsss_cli.data.journal import Failure, Item, Journal
@@ -138,7 +139,7 @@ class Tree:
     def _refuse_strangers(self) -> None:
         """OutputMismatchError if the folder holds files and no list that says which of them are ours."""
         try:
-            if manifests.read_manifest(self.out, OutputMismatchError) is not None:
+            if any(manifests.read_manifest(place, OutputMismatchError) for place in self._output.places):
                 return
         except OutputMismatchError as error:
             if not self._execution.overwrite:
@@ -149,7 +150,7 @@ class Tree:
             ) from None
         for below, _, names in walk(self.out):
             found = [n for n in sorted(names) if n != LOCK and not n.startswith(TEMPORARY_PREFIX)]
-            if found:
+            if found and not shards.homes(self.out):  # else other shards may have written it
                 raise OutputMismatchError(
                     f"{show(self.out)} holds files that are no export: {show(below + found[0])}. {_EMPTY}"
                 )
@@ -175,7 +176,7 @@ class Tree:
             )
         if damaged:
             self._output.doubt()
-        if journal.torn and not self._output.dry_run:
+        if journal.torn and not self._output.dry_run and not self._output.merged:
             self._output.begin()
             self._output.list.replace(journal.payload())  # before a line is appended
 

@@ -54,6 +54,7 @@ class Form:
     names_files: bool = (
         True  # whether image files are named with their suffix, so that the images must be there
     )
+    apart: bool = False  # whether every file is of one image, or the same whichever images there are
 
 
 @dataclass(frozen=True)

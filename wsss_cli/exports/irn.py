@@ -17,7 +17,7 @@ from numpy.lib import format as npy
 
 from wsss_cli.exports import Dataset, Form, Maps, Scene
 
-FORM = Form(reads="maps", names_files=False)
+FORM = Form(reads="maps", names_files=False, apart=True)
 
 
 class Tensor:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from wsss_cli.exports import Dataset, Form, Scene
 from wsss_cli.exports.pictures import coloured
 
-FORM = Form(names_files=False)
+FORM = Form(names_files=False, apart=True)
 
 
 def export(dataset: Dataset, scenes: Iterable[Scene]) -> Iterator[tuple[str, bytes]]:

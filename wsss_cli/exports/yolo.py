@@ -14,7 +14,7 @@ from wsss_cli.exports import Dataset, Form, Scene
 from wsss_cli.ops.polygons import polygon
 from wsss_cli.ops.regions import Region, regions
 
-FORM = Form(uses=("images", "split"), images="copy", image_folder="images/{split}", bare="flat")
+FORM = Form(uses=("images", "split"), images="copy", image_folder="images/{split}", bare="flat", apart=True)
 
 
 def export(dataset: Dataset, scenes: Iterable[Scene]) -> Iterator[tuple[str, bytes]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,7 +155,7 @@ def confusion_at(sweep: SweepCounts, index: int, classes: int) -> Counts:
     return counts
 
 
-def sweep_curve(sweeps: Sequence[SweepCounts], classes: int, thresholds: int) -> Float64:
+def sweep_curve(sweeps: Iterable[SweepCounts], classes: int, thresholds: int) -> Float64:
     """Counts of all images -> mIoU in percent (T,) at each of the `thresholds`, over the classes in the
     truth.
     """

@@ -14,9 +14,17 @@ _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is the first CUDA GPU, else the CPU; a device that is not there is an `EnvironmentProblemError`."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """`auto` is the first CUDA GPU, else the CPU; a device that is not there is an `EnvironmentProblemError`.
+
+    `auto:2` is meant for the third process of a machine, so that each takes a GPU of its own as long as there are any.
+    """
+    kind, _, number = name.partition(":")
+    if kind == "auto" and (number.isdecimal() or name == kind):
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        if not number:
+            return torch.device("cuda")
+        return torch.device("cuda", int(number) % torch.cuda.device_count())
     try:
         device = torch.device(name)
     except RuntimeError as error:

@@ -3,70 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsss_cli import scoring
 from wsss_cli.config import EvalConfig, Execution, as_dict
 from wsss_cli.data.cams import Cam, rows_at_a_time, upsample
 from wsss_cli.data.comparison import Sides, open_sides, require_same_names
-from wsss_cli.data.files import json_bytes, read_json
+from wsss_cli.data.files import read_json
 from wsss_cli.data.limits import allowed
-from wsss_cli.data.mask_folder import MaskFolder, open_masks
+from wsss_cli.data.mask_folder import MaskFolder, digests_fingerprint, open_masks
 from wsss_cli.data.masks import Mask, ignore_value
 from wsss_cli.data.run import Run
 from wsss_cli.data.samples import find_images, select
-from wsss_cli.data.tables import csv_bytes
+from wsss_cli.data.shards import is_whole
 from wsss_cli.errors import ItemError, RejectedInputError
 from wsss_cli.ops import metrics
 from wsss_cli.ops.pseudo import marginal_mask
 from wsss_cli.reporter import Reporter, Silent
+from wsss_cli.scoring import METRICS, Counts, ImageCounts
 from wsss_cli.summary import Summary
-from wsss_cli.text import BACKGROUND, show
-
-THRESHOLDS = tuple(step / 100 for step in range(1, 100))
-METRICS = "metrics.json"
-IN_FILES_ONLY = ("precision", "recall", "curve", "confusion")
-
-Counts = NDArray[np.int64]
-
-
-@dataclass
-class Tally:
-    """The confusion counts (n, n+1) of all images together, and the figures of each."""
-
-    total: Counts
-    ignore_uncertain: bool
-    rows: list[tuple[object, ...]] = field(default_factory=list)
-
-    def add(self, id_: str, counts: Counts) -> None:
-        """Count one more image."""
-        self.total += counts
-        scores = metrics.scores(counts, ignore_uncertain=self.ignore_uncertain)
-        figures = (scores.miou, scores.pixel_accuracy, scores.coverage)
-        self.rows.append((id_, *(_percent(value) for value in figures), int(counts.sum())))
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """What the thresholds of maps were worth; nothing for masks."""
-
-    used: float | None = None  # the threshold that the tally was made at
-    thresholds: tuple[float, ...] = ()
-    curve: tuple[float, ...] = ()  # mIoU at each of them
-
-    def best(self) -> dict[str, float | None]:
-        """The highest mIoU and its threshold, as figures; none where there was nothing to sweep."""
-        known = [value for value in self.curve if not np.isnan(value)]
-        if not known:
-            return {}
-        return {
-            "best_miou": _percent(max(known)),
-            "best_threshold": self.thresholds[self.curve.index(max(known))],
-        }
+from wsss_cli.text import show
 
 
 def run(
@@ -84,29 +44,47 @@ def run(
     """Score `predictions`; figures: miou, per_class, pixel_accuracy, coverage, threshold, images and more."""
     sides = open_sides(predictions, truth, classes, allowed(execution, tiled=True))
     ids = _scored_ids(sides, config, listing, limit, reporter)
+    # A shard of what is whole already has nothing to count.
+    shard = None if is_whole(out) else execution.shard
+    own = shard.part(ids) if shard else ids
+    predicted, true = [sides.digest(id_) for id_ in own], [sides.truth.digest(id_) for id_ in own]
     inputs = {
-        "predictions": {"path": str(predictions.absolute()), "fingerprint": sides.fingerprint(ids)},
-        "truth": {"path": str(truth.absolute()), "fingerprint": sides.truth.fingerprint(ids)},
+        "predictions": _input(predictions, own, predicted),
+        "truth": _input(truth, own, true),
     }
 
     def folder(how: Execution, listener: Reporter) -> Run:
         return Run(
-            out, "eval", configuration=as_dict(config), classes=sides.classes, inputs=inputs, ids=(),
+            out, "eval", configuration=as_dict(config), classes=sides.classes, inputs=inputs, ids=(), of_all=ids,
             execution=how, reporter=listener,
         )  # fmt: skip
+
+    def summary(figures: dict[str, Any]) -> Summary:
+        return Summary("eval", out, None, {}, figures)
 
     with folder(replace(execution, dry_run=True), Silent()) as seen:
         complete = seen.complete
     if execution.dry_run:
-        return Summary("eval", out, None, {}, {**as_dict(config), "images": len(ids)})
+        return summary({**as_dict(config), "images": len(own)})
     if complete:
         with folder(execution, Silent()):  # a run that was killed at its very end leaves the file of its lock
-            return Summary("eval", out, None, {}, _headline(read_json(out / METRICS)))
-    tally, sweep = _score(sides, ids, config, reporter)  # before the folder: what is refused leaves none
-    figures = _figures(tally, sweep, sides.classes)
+            return summary({"images": len(own)} if shard else scoring.headline(read_json(out / METRICS)))
+    task = scoring.Task.of(
+        config.threshold, maps=sides.maps is not None, marginals=_has_marginals(sides),
+        ignore_uncertain=config.ignore_uncertain,
+    )  # fmt: skip
+    counted = _counted(sides, own, config, task, reporter)
+    if shard:
+        payload = scoring.counts_bytes(task, zip(counted, zip(predicted, true, strict=True), strict=True))
+        with folder(execution, reporter) as stage:
+            stage.extra(scoring.COUNTS, payload)
+        return summary({"images": len(own)})
+    tally, sweep = _score(counted, sides, task)  # before the folder: what is refused leaves none
+    figures = scoring.figures(tally, sweep, sides.classes)
     with folder(execution, reporter) as stage:
-        _write(stage, figures, tally, sides.classes)
-    return Summary("eval", out, None, {}, _headline(figures))
+        for name, payload in scoring.files(figures, tally, sides.classes).items():
+            stage.extra(name, payload)
+    return summary(scoring.headline(figures))
 
 
 def check_truth(
@@ -121,6 +99,11 @@ def check_truth(
 
 
 # -- what is compared --------------------------------------------------------------------------------------
+
+
+def _input(path: Path, ids: list[str], digests: list[str]) -> dict[str, str]:
+    fingerprint = digests_fingerprint(zip(ids, digests, strict=True))
+    return {"path": str(path.absolute()), "fingerprint": fingerprint}
 
 
 def _scored_ids(
@@ -164,35 +147,44 @@ def _part(some: Sequence[str], every: Sequence[str]) -> str:
 # -- scoring -----------------------------------------------------------------------------------------------
 
 
-def _score(sides: Sides, ids: list[str], config: EvalConfig, reporter: Reporter) -> tuple[Tally, Sweep]:
-    """Count every image; one that cannot be scored refuses the whole, so that nothing is averaged."""
-    reporter.start("eval", len(ids))
+def _has_marginals(sides: Sides) -> bool:
+    return sides.maps is not None and sides.maps.stage == "crf"
+
+
+def _score(
+    counted: Iterator[ImageCounts], sides: Sides, task: scoring.Task
+) -> tuple[scoring.Tally, scoring.Sweep]:
+    """What the images add up to; their counts are kept only where they are needed twice."""
     classes = len(sides.classes) + 1
-    tally = Tally(np.zeros((classes, classes + 1), np.int64), config.ignore_uncertain)
+    if not task.best:
+        return scoring.score(lambda: counted, classes, task)
+    every = list(counted)
+    return scoring.score(lambda: every, classes, task)
+
+
+def _counted(
+    sides: Sides, ids: list[str], config: EvalConfig, task: scoring.Task, reporter: Reporter
+) -> Iterator[ImageCounts]:
+    """The counts of every image; one that cannot be scored refuses the whole, so that nothing is averaged."""
+    reporter.start("eval", len(ids))
     if sides.maps is None:
         for id_, counts in _each(ids, reporter, lambda id_: _count_mask(sides, id_, config)):
-            tally.add(id_, counts)
-        return tally, Sweep()
-    thresholds = THRESHOLDS if config.threshold == "sweep" else (float(config.threshold),)
-    marginals = sides.maps.stage == "crf" and config.threshold == "sweep"  # these need no threshold
-    sweeps: dict[str, metrics.SweepCounts] = {}
+            yield ImageCounts(id_, counts)
+        return
     for id_, (truth, cam) in _each(ids, reporter, lambda id_: _read_maps(sides, id_, config)):
-        ignore = ignore_value(len(sides.classes))
-        counts, parts = np.zeros_like(tally.total), []
-        for rows in rows_at_a_time(cam):
-            maps = upsample(cam, rows)
-            parts.append(metrics.sweep_counts(truth[rows], maps, cam.classes + 1, thresholds, ignore))
-            if marginals:
-                winners = marginal_mask(maps, cam.classes, 0.0, ignore=ignore)
-                counts += metrics.confusion(truth[rows], winners, classes, ignore)
-        sweeps[id_] = metrics.joined(parts)
-        if marginals:
-            tally.add(id_, counts)
-    curve = metrics.sweep_curve(list(sweeps.values()), classes, len(thresholds))
-    best = 0 if np.isnan(curve).all() else int(curve.argmax())
-    for id_, sweep in () if marginals else sweeps.items():
-        tally.add(id_, metrics.confusion_at(sweep, best, classes))
-    return tally, Sweep(None if marginals else thresholds[best], thresholds, tuple(curve.tolist()))
+        yield _count_maps(id_, truth, cam, len(sides.classes), task)
+
+
+def _count_maps(id_: str, truth: Mask, cam: Cam, classes: int, task: scoring.Task) -> ImageCounts:
+    ignore, parts = ignore_value(classes), []
+    counts = None if task.best else np.zeros((classes + 1, classes + 2), np.int64)
+    for rows in rows_at_a_time(cam):
+        maps = upsample(cam, rows)
+        parts.append(metrics.sweep_counts(truth[rows], maps, cam.classes + 1, task.thresholds, ignore))
+        if counts is not None:  # of marginals: no threshold is needed
+            winners = marginal_mask(maps, cam.classes, 0.0, ignore=ignore)
+            counts += metrics.confusion(truth[rows], winners, classes + 1, ignore)
+    return ImageCounts(id_, counts, metrics.joined(parts))
 
 
 def _each(ids: list[str], reporter: Reporter, read: Callable[[str], Any]) -> Iterator[tuple[str, Any]]:
@@ -245,55 +237,3 @@ def _check_size(what: str, size: tuple[int, ...], truth: tuple[int, ...], config
         raise ItemError(
             "size-mismatch", f"size mismatch {what} {sizes} (pass --resize to resize the {what})."
         )
-
-
-# -- writing -----------------------------------------------------------------------------------------------
-
-
-def _figures(tally: Tally, sweep: Sweep, classes: Sequence[str]) -> dict[str, Any]:
-    scores = metrics.scores(tally.total, ignore_uncertain=tally.ignore_uncertain)
-    names = (BACKGROUND, *classes)
-    return {
-        "miou": _percent(scores.miou),
-        "per_class": _named(names, scores.iou),
-        "pixel_accuracy": _percent(scores.pixel_accuracy),
-        "coverage": _percent(scores.coverage),
-        "threshold": sweep.used,
-        **sweep.best(),
-        "images": len(tally.rows),
-        "classes_present": int(scores.present.sum()),
-        "pixels": int(tally.total.sum()),
-        "uncertain_pixels": int(tally.total[:, -1].sum()),
-        "ignore_uncertain": tally.ignore_uncertain,
-        "precision": _named(names, scores.precision),
-        "recall": _named(names, scores.recall),
-        "curve": [[t, _percent(value)] for t, value in zip(sweep.thresholds, sweep.curve, strict=True)],
-        "confusion": tally.total.tolist(),
-    }
-
-
-def _named(names: Sequence[str], fractions: NDArray[np.float64]) -> dict[str, float | None]:
-    return {name: _percent(100 * value) for name, value in zip(names, fractions, strict=True)}
-
-
-def _headline(figures: dict[str, Any]) -> dict[str, Any]:
-    """The figures less the long ones, which are in the files."""
-    return {name: value for name, value in figures.items() if name not in IN_FILES_ONLY}
-
-
-def _percent(value: float) -> float | None:
-    return None if np.isnan(value) else round(float(value), 4)
-
-
-def _write(stage: Run, figures: dict[str, Any], tally: Tally, classes: Sequence[str]) -> None:
-    columns = ("per_class", "precision", "recall")
-    truth, predicted = tally.total.sum(axis=1).tolist(), tally.total.sum(axis=0).tolist()
-    per_class = [
-        [name, *(figures[column][name] for column in columns), truth[row], predicted[row]]
-        for row, name in enumerate((BACKGROUND, *classes))
-    ]
-    header = ("class", "iou", "precision", "recall", "truth_pixels", "predicted_pixels")
-    stage.extra("per_class.csv", csv_bytes(header, per_class))
-    image_header = ("image", "miou", "pixel_accuracy", "coverage", "truth_pixels")
-    stage.extra("per_image.csv", csv_bytes(image_header, tally.rows))
-    stage.extra(METRICS, json_bytes(figures))

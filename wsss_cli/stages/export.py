@@ -49,6 +49,10 @@ def run(
     exporter = cast(Exporter, EXPORTERS.load(config.to))
     out = out or Path(f"export-{config.to}")
     config = _resolved(config, exporter.FORM, given)
+    require(
+        execution.shard is None or exporter.FORM.apart,
+        f"--shard cannot cut --to {config.to}, which has a file of all images. Pass --shard none.",
+    )
     folder = _folder(masks, exporter.FORM, config)
     ids = select(sorted({*folder.items, *folder.failures}), listing, limit, str(masks))
     ids = _worst(folder, ids, config.worst)
@@ -68,12 +72,12 @@ def run(
         if not execution.dry_run and not tree.complete:
             dataset = Dataset(folder.classes, ignore, palette(ignore + 1), config)
             source = _Source(folder, images, exporter.FORM, config)
-            reporter.start("export", len(ids))
-            for path, payload in exporter.export(dataset, _scenes(tree, source, ids, reporter)):
+            reporter.start("export", len(tree.ids))
+            for path, payload in exporter.export(dataset, _scenes(tree, source, reporter)):
                 tree.write(path, payload)
     figures = {
         "to": config.to,
-        "images": len(ids),
+        "images": len(tree.ids),
         "image_files": config.images,
         "classes": len(folder.classes),
     }
@@ -189,8 +193,8 @@ def _maps(payload: bytes, classes: int) -> tuple[Maps, tuple[int, int]]:
     return Maps(cam.classes, shrunk, full), cam.size
 
 
-def _scenes(tree: Tree, source: _Source, ids: list[str], reporter: Reporter) -> Iterator[Scene]:
-    for id_ in ids:
+def _scenes(tree: Tree, source: _Source, reporter: Reporter) -> Iterator[Scene]:
+    for id_ in tree.ids:
         tree.image(id_)
         try:
             scene = source.scene(id_, tree)

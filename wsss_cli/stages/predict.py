@@ -87,14 +87,14 @@ def run(
         facts=facts, execution=execution, reporter=reporter,
     ) as folder:  # fmt: skip
         if execution.dry_run:
-            figures = {**as_dict(config), "images": len(ids), "classes": list(names)}
+            figures = {**as_dict(config), "images": len(folder.ids), "classes": list(names)}
             return Summary("predict", out, folder.counts, figures=figures)
         seed_everything(0)
         folder.extra("classes.txt", classes_txt(names))
         predictor = _Predictor(
             segment, config, trained.about, device, allowed(execution, tiled=config.tile > 0)
         )
-        wanted = set(ids)
+        wanted = frozenset(folder.ids)
         _predict_all(
             folder, [sample for sample in samples if sample.id in wanted], predictor, execution, reporter
         )

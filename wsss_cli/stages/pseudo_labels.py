@@ -24,7 +24,7 @@ from wsss_cli.data.cams import Cam, decode_cam, every_map, is_large, rows_at_a_t
 from wsss_cli.data.folder import MAPS, StageFolder, read_item, read_run
 from wsss_cli.data.image_folder import same_images
 from wsss_cli.data.masks import Mask, classes_txt, encode_mask, ignore_value
-from wsss_cli.data.run import Run
+from wsss_cli.data.run import Item, Run
 from wsss_cli.data.samples import select
 from wsss_cli.errors import ItemError
 from wsss_cli.ops.pseudo import automatic_threshold, label_mask, marginal_mask
@@ -85,9 +85,9 @@ def run(
         if not execution.dry_run:
             stage.extra("classes.txt", classes_txt(folder.classes))
             _label_all(stage, folder, todo, rule, reporter)
-    figures = {**chosen, "images": len(ids), "left_out": left_out, "todo": len(todo)}
+    figures = {**chosen, "images": len(stage.ids), "left_out": left_out, "todo": len(todo)}
     if not execution.dry_run:
-        figures.update(_pixel_figures(read_run(out, "pseudo-labels"), reporter))
+        figures.update(_pixel_figures(stage.items, reporter))
     return Summary("pseudo-labels", out, stage.counts, stage.failures, figures)
 
 
@@ -174,8 +174,8 @@ def _facts(cam: Cam, mask: Mask, ignore: int) -> dict[str, Any]:
     }
 
 
-def _pixel_figures(made: StageFolder, reporter: Reporter) -> dict[str, Any]:
-    facts = [item.facts for item in made.items.values()]
+def _pixel_figures(made: Mapping[str, Item], reporter: Reporter) -> dict[str, Any]:
+    facts = [item.facts for item in made.values()]
     pixels = {
         name: sum(fact["pixels"][name] for fact in facts) for name in ("background", "classes", "ignored")
     }

@@ -6,7 +6,7 @@ How maps are refined is a module of `wsss_cli.refiners`; this one reads, writes 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from torch import Tensor
 from wsss_cli.config import Execution, RefineConfig, as_dict, choose_preset, method_options, require, resolve
 from wsss_cli.data.cam_pairs import open_cam_pairs
 from wsss_cli.data.cams import encode_cam
-from wsss_cli.data.folder import StageFolder, read_run
+from wsss_cli.data.folder import read_run
 from wsss_cli.data.limits import allowed
-from wsss_cli.data.run import Run
+from wsss_cli.data.run import Item, Run
 from wsss_cli.data.samples import select
 from wsss_cli.errors import ItemError
 from wsss_cli.ops.augment import bounded_size, resize_image
@@ -57,6 +57,11 @@ def run(
     config, module, options = _resolved(config, given)
     idle = {*module.TRAINING} if checkpoint is not None else set()
     _require_use(config, module, typed, idle)
+    require(
+        execution.shard is None or not module.TRAINING,
+        f"--shard cannot cut --method {config.method}, which learns from all images. "
+        "Pass --shard none or --method walk.",
+    )
     folder = read_run(cams, "cams", "refine")
     ids = tuple(select(sorted({*folder.items, *folder.failures}), listing, limit, str(cams)))
     task = Task(
@@ -78,13 +83,13 @@ def run(
         facts={**folder.manifest["facts"], "refined": config.method}, execution=execution, reporter=reporter,
     ) as stage:  # fmt: skip
         if execution.dry_run:
-            return Summary("refine", out, stage.counts, figures={**configuration, "images": len(ids)})
+            return Summary("refine", out, stage.counts, figures={**configuration, "images": len(stage.ids)})
         made = refiner.prepare(stage)
         _refine_all(stage, task, refiner, made)
     figures = {
         "method": config.method,
         **refiner.figures(),
-        **_map_figures(read_run(out, "refine"), reporter),
+        **_map_figures(stage.items, reporter),
     }
     return Summary("refine", out, stage.counts, stage.failures, figures)
 
@@ -193,9 +198,9 @@ def _normalised(maps: Tensor, before: NDArray[np.float32], how: str) -> tuple[ND
     return torch.where(flat, torch.from_numpy(before), scaled).numpy(), int(flat.sum())
 
 
-def _map_figures(made: StageFolder, reporter: Reporter) -> dict[str, Any]:
-    """How many maps of the folder are zero everywhere, and how many came out flat; a note on each."""
-    facts = [item.facts for item in made.items.values()]
+def _map_figures(made: Mapping[str, Item], reporter: Reporter) -> dict[str, Any]:
+    """How many of the maps made are zero everywhere, and how many came out flat; a note on each."""
+    facts = [item.facts for item in made.values()]
     total = sum(len(fact["classes"]) for fact in facts)
     empty, flat = (sum(fact.get(name, 0) for fact in facts) for name in ("empty_maps", "flat_maps"))
     if empty:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import posixpath
 import re
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path, PosixPath
@@ -14,7 +13,7 @@ from wsss_cli.errors import UsageError
 from wsss_cli.storage import objects
 from wsss_cli.text import show
 
-_SCHEMES = ("s3", "gs")
+_SCHEMES = ("s3:", "gs:")
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _CUT = re.compile(r"(s3|gs|file):/")  # one stroke too few
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,221}", re.ASCII)
@@ -28,7 +27,10 @@ class Address(PosixPath):
     """
 
     def __str__(self) -> str:
-        return f"{self.parts[0]}//{'/'.join(self.parts[1:])}"
+        scheme, rest = self.parts[:1], "/".join(self.parts[1:])
+        return (
+            f"{scheme[0]}//{rest}" if scheme and scheme[0] in _SCHEMES else "/".join(self.parts)
+        )  # of a part of one
 
     def __repr__(self) -> str:
         return f"Address({str(self)!r})"
@@ -96,13 +98,18 @@ class Address(PosixPath):
         """The object as text."""
         return self.read_bytes().decode(encoding or "utf-8", errors or "strict")
 
+    def iterdir(self) -> Generator[Self, None, None]:
+        """What lies directly below: objects and folders."""
+        return (self / name for name in objects.names(self))
+
     def glob(self, pattern: str, *_: Any, **__: Any) -> Generator[Self, None, None]:
-        """The objects `*/NAME`: those of this name directly in a folder of this one."""
-        above, name = posixpath.split(pattern)
-        if above != "*" or "*" in name:
+        """As `iterdir`, of "*"; no other pattern is looked for in a store."""
+        if pattern != "*":
             raise ValueError(f"{pattern!r} is not looked for in a store")
-        found = (self / folder / name for folder in objects.folders(self))
-        return (path for path in found if path.is_file())
+        return self.iterdir()
+
+    def rmdir(self) -> None:
+        """Nothing: a folder is gone with what was in it."""
 
 
 def location(text: str | Path) -> Path:
@@ -117,7 +124,7 @@ def location(text: str | Path) -> Path:
     scheme, rest = match[1].lower(), match[2]
     if scheme == "file":
         return _local(text, rest)
-    if scheme not in _SCHEMES:
+    if f"{scheme}:" not in _SCHEMES:
         raise UsageError(f"'{show(text)}' is an address of no store that is known. Write {_USES}.")
     bucket, _, key = rest.partition("/")
     if not _BUCKET.fullmatch(bucket):

@@ -46,6 +46,13 @@ def lock(path: Address, note: Callable[[str], None]) -> bytes | None:
             _take_over(path, held, note)
 
 
+def refuse(path: Address, note: Callable[[str], None]) -> None:
+    """OutputInUseError if somebody holds the lock at `path`."""
+    held = _content(path)
+    if held is not None:
+        _take_over(path, held, note)
+
+
 def _take_over(path: Address, held: bytes, note: Callable[[str], None]) -> None:
     """Remove the lock of a process of this machine that is gone; OutputInUseError for any other."""
     text = held.decode("utf-8", "replace")

@@ -100,6 +100,19 @@ def _read(place: Place, size: int | None, store: Any) -> bytes:
     return payload
 
 
+def read_part(place: Place, offset: int, size: int) -> bytes:
+    """At most `size` bytes of an object, from `offset`; FileNotFoundError without one."""
+
+    def part(store: Any) -> bytes:
+        end = min(offset + size, _size(place, store))
+        payload: bytes = store.cat_file(place.key, start=offset, end=end) if offset < end else b""
+        if len(payload) != max(0, end - offset):
+            raise TornReadError(errno.EIO, "fewer bytes came than the object has")
+        return payload
+
+    return _tried(place, "read", part)
+
+
 def _size(place: Place, store: Any) -> int:
     facts = store.info(place.key)
     if facts["type"] != "file":
@@ -147,11 +160,12 @@ def sizes(place: Place) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
-def folders(place: Place) -> list[str]:
-    """The names of the folders directly below a place."""
+def names(place: Place) -> list[str]:
+    """The names of the objects and folders directly below a place, sorted."""
     none: list[Any] = []
     listed = _tried(place, "list", lambda store: store.ls(place.key, detail=True), absent=none)
-    return sorted(facts["name"].rpartition("/")[2] for facts in listed if facts["type"] == "directory")
+    inside = (facts["name"].removeprefix(place.key + "/") for facts in listed if facts["name"] != place.key)
+    return sorted(name for name in inside if name)
 
 
 # -- trying ------------------------------------------------------------------------------------------------

@@ -78,8 +78,10 @@ def run(
     }
     with Run(
         out, "cams", configuration=configuration, classes=names, inputs=inputs, suffix=".npz", facts=facts,
-        ids=[sample.id for sample in work.samples], execution=execution, reporter=reporter,
+        ids=[sample.id for sample in work.samples], block=config.batch_size, execution=execution,
+        reporter=reporter,
     ) as folder:  # fmt: skip
+        work = work.of(folder.ids)
         if execution.dry_run:
             figures = {**configuration, "images": len(work.samples), "tags": work.origin}
             return Summary("cams", out, folder.counts, figures=figures)
@@ -102,6 +104,11 @@ class _Work:
     tags: Tags | None
     inputs: dict[str, Any]
     remarks: tuple[str, ...] = ()
+
+    def of(self, ids: Collection[str]) -> _Work:
+        """The part of it that these images are."""
+        wanted = frozenset(ids)
+        return dataclasses.replace(self, samples=[sample for sample in self.samples if sample.id in wanted])
 
     @property
     def origin(self) -> str:

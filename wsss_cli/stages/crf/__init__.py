@@ -77,7 +77,7 @@ def run(
         if not execution.dry_run:
             plan = _Plan(images, config, threshold, device, execution.workers)
             _refine_all(stage, folder, todo, plan, reporter)
-    figures = {**as_dict(config), **used, "images": len(ids), "todo": len(todo)}
+    figures = {**as_dict(config), **used, "images": len(stage.ids), "todo": len(todo)}
     return Summary("crf", out, stage.counts, stage.failures, figures)
 
 

@@ -1,0 +1,103 @@
+"""A stage folder that several runs fill together: OUT/shards/I-of-N/ holds the manifest and the list of each.
+
+Files of the items, and what lies beside them, are where a run without shards puts them. `data.merging` makes one
+manifest and one list of all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wsss_cli.config import Shard
+from wsss_cli.data import manifest as manifests
+from wsss_cli.errors import OutputMismatchError, RejectedInputError
+from wsss_cli.text import show
+
+NAME = "shards"
+SHARER = "one of its shards"  # who holds the lock of a folder in which shards are running
+
+
+def home(out: Path, shard: Shard) -> Path:
+    """Where a shard keeps its own files."""
+    return out / NAME / f"{shard.index}-of-{shard.count}"
+
+
+def homes(out: Path) -> dict[Shard, Path]:
+    """The shards that have begun in a folder, in order, and where each keeps its own files."""
+    found = {}
+    with contextlib.suppress(OSError):
+        for path in (out / NAME).iterdir():
+            match = re.fullmatch(r"([0-9]{1,7})-of-([0-9]{1,7})", path.name, re.ASCII)
+            if match and 1 <= int(match[1]) <= int(match[2]) and path.is_dir() and not path.is_symlink():
+                found[Shard(int(match[1]), int(match[2]))] = path
+    return dict(sorted(found.items()))
+
+
+def read_share(path: Path) -> dict[str, Any] | None:
+    """The manifest of the shard at home at `path`; None if it has none yet (OutputMismatchError: it is no shard's)."""
+    manifest = manifests.read_manifest(path, OutputMismatchError)
+    if manifest is None:
+        return None
+    share = manifest.get(manifests.SHARD)
+    if share is None or path.name != f"{share['index']}-of-{share['count']}":
+        raise OutputMismatchError(f"{show(path)} does not hold the manifest of this shard. Remove it.")
+    return manifest
+
+
+def is_whole(out: Path) -> bool:
+    """Whether a folder has a manifest of all images: its shards were merged, or it has none."""
+    return (out / manifests.NAME).is_file()
+
+
+def is_cut(out: Path) -> bool:
+    """Whether a folder holds shards that are not merged."""
+    return not is_whole(out) and bool(homes(out))
+
+
+def refuse_input(folder: Path) -> None:
+    """RejectedInputError if the folder, which another stage is to read, holds shards that are not merged."""
+    if is_cut(folder):
+        raise RejectedInputError(
+            f"{show(folder)} is cut into shards. Run 'wsss merge {show(folder)}' first, once all of them have ended."
+        )
+
+
+def refuse_whole(out: Path) -> None:
+    """OutputMismatchError if shards were begun in the folder of a run that has none."""
+    if homes(out):
+        raise OutputMismatchError(
+            f"{show(out)} is cut into shards. Run 'wsss merge {show(out)}' once all of them have ended, "
+            "or pass another --out."
+        )
+
+
+def refuse_disagreement(out: Path, shard: Shard, mine: Mapping[str, Any], *, compared: bool) -> None:
+    """OutputMismatchError if the shards in `out` are of another number or other ids.
+
+    `compared`: also if the first of the others was made with another configuration or from other inputs.
+    """
+    found = homes(out)
+    other = next((known for known in found if known.count != shard.count), None)
+    if other is not None:
+        raise OutputMismatchError(
+            f"{show(out)} is cut into {other.count} shards, not into {shard.count}. "
+            f"Pass --shard I/{other.count} or another --out."
+        )
+    for known, path in found.items():
+        theirs = read_share(path)
+        if theirs is None:
+            continue
+        if theirs[manifests.SHARD]["ids"] != mine[manifests.SHARD]["ids"]:
+            count, now = theirs[manifests.SHARD]["ids"]["count"], mine[manifests.SHARD]["ids"]["count"]
+            raise OutputMismatchError(
+                f"Shard {known} in {show(out)} is of other images ({count}, now {now}). "
+                "Pass another --out, or remove this folder."
+            )
+        if known != shard:
+            if compared:
+                manifests.compare(path, theirs, mine)
+            return
