@@ -6,16 +6,19 @@ import hashlib
 import importlib
 import json
 import os
+import re
 import signal
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from disk_calls import DIED, Interrupted, die_before
 from s3_server import BUCKET, MISSING, S3
-from world import STAGES, Child, Outcome, World, forked, tree
+from world import ROWS, STAGES, Child, Outcome, World, forked, tree
 
 from wsss_cli.storage import lines, objects
 
@@ -81,6 +84,26 @@ def perform(stage: str, *, sabotage: Callable[[], object] | None = None, folder:
     return forked(command(stage), folder, sabotage)
 
 
+REQUESTS = {  # for each image; docs say so
+    "cams": {"HEAD": 1, "GET": 1, "PUT": 1},
+    "refine": {"HEAD": 1, "GET": 2, "PUT": 1},
+    "crf": {"HEAD": 1, "GET": 2, "PUT": 1},
+    "masks": {"GET": 1, "PUT": 1},
+    "predictions": {"HEAD": 1, "GET": 1, "PUT": 1},
+    "eval": {"HEAD": 2, "GET": 3},
+    "export": {"GET": 1},
+}
+
+
+def requests_an_image(store: S3) -> dict[str, float]:
+    """How often the files of one image were asked for since this was asked last."""
+    of_images = [word for word in store.requests() if re.search(r"/(items|images|truth)/", word)]
+    return {
+        word: count / len(ROWS)
+        for word, count in Counter(word.split()[0] for word in of_images if "LIST" not in word).items()
+    }
+
+
 def impatient() -> None:
     """In a child: give up sooner than a user would want."""
     objects.PAUSES = (0.0, 0.0)
@@ -99,6 +122,7 @@ def test_a_chain_from_store_to_store_is_the_local_one(store: S3, world: World, t
     for stage in ("cams", "crf", "masks"):
         outcome = perform(stage, folder=tmp_path)
         assert outcome.status == 0, (stage, outcome.stderr)
+        assert requests_an_image(store) == REQUESTS[stage], stage
         refuse_difference(store, world, stage, tmp_path)
 
 
@@ -108,6 +132,7 @@ def test_every_stage_works_from_store_to_store(store: S3, world: World, tmp_path
     for stage in STAGES:
         outcome = perform(stage, folder=tmp_path)
         assert outcome.status == 0, (stage, outcome.stderr)
+        assert requests_an_image(store) == REQUESTS.get(stage, ANY), stage
         refuse_difference(store, world, stage, tmp_path)
     for command in (
         f"status {S3_ROOT} --verify --quiet",
@@ -138,6 +163,47 @@ def test_every_stage_works_from_store_to_store(store: S3, world: World, tmp_path
 def world_id(world: World) -> str:
     """The id of its first image."""
     return sorted(path.stem for path in (world.root / "images").iterdir())[0]
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("stage", ["masks", "eval", "export"])
+def test_shards_of_a_store_are_merged(store: S3, world: World, tmp_path: Path, stage: str) -> None:
+    """Into what one run would have written, and nothing of them is left."""
+    provide(store, world, "crf", "masks", "predictions")
+    more = ["--to", "rgb"] if stage == "export" else []
+    out = f"{S3_ROOT}/parts"
+    words = [out if word == f"{S3_ROOT}/{stage}" else word for word in command(stage)] + more
+    for index in (2, 1, 3):
+        if index == 3:
+            assert forked(["merge", out], tmp_path).status == 4
+        outcome = forked([*words, "--shard", f"{index}/3"], tmp_path)
+        assert outcome.status == 0, outcome.stderr
+    assert forked(["status", out, "--verify", "--quiet"], tmp_path).status == 0
+    outcome = forked(["merge", out], tmp_path)
+    assert outcome.status == 0, outcome.stderr
+    whole = [word.replace(out, f"{S3_ROOT}/whole") for word in words]
+    assert forked(whole, tmp_path).status == 0
+    assert tree(store.download("work/parts", tmp_path / "p")) == tree(
+        store.download("work/whole", tmp_path / "w")
+    )
+
+
+@pytest.mark.faults
+def test_shards_and_their_merging_keep_apart(store: S3, world: World, tmp_path: Path) -> None:
+    """A shard refuses to begin while a merge holds the folder, and a merge while a shard is held."""
+    provide(store, world, "crf")
+    shard = [*command("masks"), "--shard"]
+    assert forked([*shard, "1/2"], tmp_path).status == 0
+    assert forked([*shard, "2/2"], tmp_path).status == 0
+    for held, words in (("", [*shard, "1/2"]), ("shards/2-of-2/", ["merge", f"{S3_ROOT}/masks"])):
+        store.put(f"work/masks/{held}.wsss.lock", b"process 1 on elsewhere since then (there 0a)")
+        outcome = forked(words, tmp_path)
+        assert (outcome.status, "in use by process 1 on elsewhere" in outcome.stderr) == (6, True), (
+            outcome.stderr
+        )
+        store.remove(f"work/masks/{held}.wsss.lock")
+    assert forked(["merge", f"{S3_ROOT}/masks"], tmp_path).status == 0
+    refuse_difference(store, world, "masks", tmp_path)
 
 
 @pytest.mark.faults

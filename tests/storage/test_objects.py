@@ -117,11 +117,21 @@ def test_an_object_of_another_size_than_expected_is_read_as_it_is(store: MemoryS
 @pytest.mark.parametrize("code", ["PreconditionFailed", "412"])
 def test_an_object_is_made_only_where_none_is(store: MemoryStore, code: str) -> None:
     with pytest.raises(FileExistsError):
-        objects.write(PLACE, b"", new=True)
+        objects.write_new(PLACE, b"")
     store.failures = [ClientError(code)]
     with pytest.raises(FileExistsError):
-        objects.write(PLACE, b"", new=True)
+        objects.write_new(PLACE, b"")
     assert store.objects["b/k"] == b"whole"
+
+
+def test_only_a_lock_may_be_more_than_a_store_can(store: MemoryStore) -> None:
+    """Anything else that it cannot is told as what it is: a store that does not do."""
+    store.failures = [ClientError("NotImplemented")]
+    with pytest.raises(NotImplementedError):
+        objects.write_new(PLACE, b"")
+    store.failures = [ClientError("NotImplemented")] * 3
+    with pytest.raises(EnvironmentProblemError, match="NotImplemented"):
+        objects.write(PLACE, b"")
 
 
 @pytest.mark.parametrize("scheme", ["s3", "gs"])

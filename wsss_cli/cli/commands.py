@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import typer
@@ -92,14 +91,9 @@ def _taking_addresses(command: Callable[..., None]) -> Callable[..., None]:
     hints = get_type_hints(command, include_extras=True)
     for hint in hints.values():
         if "Path" in str(get_args(hint)[:1]):
-            get_args(hint)[1].parser = path
+            get_args(hint)[1].parser = location
     command.__annotations__ = hints  # those that were changed: text would be looked up again
     return command
-
-
-def path(text: str | Path) -> Path:
-    """What the user typed, as a path; --help calls the value by this function's name."""
-    return location(text)
 
 
 def unmark_flags(command: Any) -> None:

@@ -104,7 +104,7 @@ def holds(folder: Path, item: Item) -> bool:
 
 
 def holder(folder: Path) -> Callable[[Item], bool]:
-    """What says as `holds` whether an item's file is there, for many items.
+    """`holds` for many items of one folder.
 
     In a store, where each would have to be fetched, an object of the right size is taken for the right one.
     """

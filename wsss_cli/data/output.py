@@ -143,9 +143,8 @@ class Output:
             self._refuse_others()
             yield held
         except BaseException as error:
-            patient = not isinstance(
-                error, EnvironmentProblemError
-            )  # a store that is gone was waited for already
+            # A store that is gone was waited for already.
+            patient = not isinstance(error, EnvironmentProblemError)
             with suppress(WsssError):  # which would hide the first one
                 self.list.flush(patient=patient)
             raise

@@ -33,7 +33,7 @@ def lock(path: Address, note: Callable[[str], None]) -> bytes | None:
     mine = f"{who} ({_machine()} {secrets.token_hex(8)})".encode()
     while True:
         try:
-            objects.write(path, mine, new=True)
+            objects.write_new(path, mine)
             return mine
         except NotImplementedError:
             note(f"{path.parent} cannot be locked in its store: run one command at a time on it.")

@@ -2,7 +2,7 @@
 
 Every call is tried again after a pause while the store does not answer, asks for fewer requests (503), or gives fewer
 bytes than the object has; then it ends with an EnvironmentProblemError, as it does where a bucket is missing or access
-denied. What a caller can mend is left to it: FileNotFoundError, and FileExistsError of `write` with `new`.
+denied. What a caller can mend is left to it: FileNotFoundError, and of `write_new` FileExistsError.
 
 An instance of fsspec belongs to the process that made it, and may be used by all its threads.
 """
@@ -41,7 +41,7 @@ _UNKNOWN_USER = {
     "ProfileNotFound",
     "DefaultCredentialsError",
 }
-_MENDED_BY_CALLER = (FileNotFoundError, FileExistsError, NotImplementedError)
+_LOCK = "lock"  # what is done where an object must be new
 
 Result = TypeVar("Result")
 
@@ -120,15 +120,14 @@ def _size(place: Place, store: Any) -> int:
     return int(facts["size"])
 
 
-def write(place: Place, payload: bytes, *, new: bool = False, patient: bool = True) -> None:
-    """Put a whole object; `new`: only where none is (FileExistsError; NotImplementedError of stores that cannot)."""
-    options = {"mode": "create"} if new else {}
-    _tried(
-        place,
-        "write",
-        lambda store: store.pipe_file(place.key, payload, **options),
-        PAUSES if patient else (),
-    )
+def write(place: Place, payload: bytes, *, patient: bool = True) -> None:
+    """Put a whole object; where not `patient`, by one try."""
+    _tried(place, "write", lambda store: store.pipe_file(place.key, payload), PAUSES if patient else ())
+
+
+def write_new(place: Place, payload: bytes) -> None:
+    """Put a whole object where none is: FileExistsError, or NotImplementedError of stores that do not know how."""
+    _tried(place, _LOCK, lambda store: store.pipe_file(place.key, payload, mode="create"))
 
 
 def remove(place: Place, *, patient: bool = True) -> None:
@@ -209,14 +208,12 @@ def _raise_lasting(place: Place, doing: str, error: Exception) -> None:
             f"Cannot {doing} {show(str(place))}: access denied. Get the right to read, list and write there, then run "
             "the same command again."
         ) from error
-    if codes & {"PreconditionFailed", "412"}:
+    if doing == _LOCK and (isinstance(error, FileExistsError) or codes & {"PreconditionFailed", "412"}):
         raise FileExistsError(errno.EEXIST, "There is an object already", str(place)) from error
-    if codes & {"NotImplemented", "501"}:
+    if doing == _LOCK and (isinstance(error, NotImplementedError) or codes & {"NotImplemented", "501"}):
         raise NotImplementedError(str(error)) from error
     if isinstance(error, FileNotFoundError):
         raise FileNotFoundError(errno.ENOENT, "No such object", str(place)) from error
-    if isinstance(error, _MENDED_BY_CALLER):
-        raise error
     ours = not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in _LIBRARIES
     if ours:
         raise error
