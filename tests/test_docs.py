@@ -222,7 +222,7 @@ def command_lines() -> Iterator[tuple[str, str]]:
         for line in body.replace("\\\n", " ").splitlines():
             typed = line.strip().removeprefix("$ ").partition(" #")[0]
             if typed.startswith("wsss "):
-                yield name, typed.partition("|")[0].strip()
+                yield name, re.split(r"\|| > ", typed)[0].strip()
 
 
 LINES = list(command_lines())
@@ -257,6 +257,8 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(wsss_cli.stages, "report", reported, raising=False)
     looked = SimpleNamespace(run=lambda *_, **__: called.append("status") or [])
     monkeypatch.setattr(wsss_cli.stages, "status", looked, raising=False)
+    merged = SimpleNamespace(run=lambda *_, **__: called.append("merge") or [])
+    monkeypatch.setattr(wsss_cli.stages, "merge", merged, raising=False)
     return called
 
 
@@ -287,7 +289,7 @@ def test_every_command_line_is_accepted(line: str, pretended: list[str]) -> None
     arguments = shlex.split(line)[1:]
 
     assert main(arguments) == 0
-    assert pretended or {"--help", "--version"} & set(arguments)
+    assert pretended or {"--help", "--version", "slurm"} & set(arguments)
     for argument in arguments:
         assert not argument.startswith("sample_data") or (ROOT / argument).exists()
 

@@ -261,6 +261,7 @@ def test_a_shard_of_what_is_whole(masks: World, world: World) -> None:
     assert merge(masks, "masks").status == 0
     refused(perform(masks, "masks", "--shard", "1/2", "--overwrite"), 7, "whole already", "--shard none")
     assert tree(masks.root / "masks") == before
+    assert not leftovers(masks.root / "masks")
     next((masks.root / "masks" / "items").rglob("*.png")).unlink()
     refused(perform(masks, "masks", "--shard", "1/2"), 7, "whole already", "shard 1/2 would change it")
 
@@ -275,7 +276,23 @@ def test_a_shard_overwrites_its_own(masks: World, world: World) -> None:
         assert sum(times[path] != now[path] for path in times) == 3
         if index == 1:
             refused(merge(masks, "masks"), 7, "2-of-2 was made with another configuration")
+    manifest = masks.root / "masks" / "shards" / "1-of-2" / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes()[:-20])
+    refused(perform(masks, "masks", "--shard", "1/2"), 7, "manifest.json")
+    assert perform(masks, "masks", "--shard", "1/2", "--overwrite").status == 0
     refuse_difference(masks, "masks", world.root / "masks")
+
+
+def test_scores_that_do_not_fit(world: World, tmp_path: Path) -> None:
+    """Shards of an evaluation have inputs of their own; settings they share."""
+    here = world.before("eval", tmp_path / "here")
+    assert perform(here, "eval", "--shard", "1/2").status == 0
+    refused(perform(here, "eval", "--shard", "2/2", "--missing", "skip"), 7, "another configuration")
+    refused(perform(here, "eval", "--shard", "2/2", "--limit", "3"), 7, "of other images")
+    assert perform(here, "eval", "--shard", "2/2").status == 0
+    counts = here.root / "eval" / "shards" / "1-of-2" / "counts.jsonl"
+    counts.write_bytes(counts.read_bytes().replace(b"[", b"[ ", 1))
+    refused(merge(here, "eval"), 7, "counts.jsonl is damaged")
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3", "1/2/3", ""])

@@ -77,6 +77,11 @@ class Merged:
     failures: dict[str, str] = field(default_factory=dict)
 
 
+def was_held(out: Path) -> bool:
+    """Whether the lock of the folder is there: somebody has it, or was stopped before giving it back."""
+    return (out / LOCK).exists()
+
+
 @contextmanager
 def held(out: Path, note: Callable[[str], None]) -> Iterator[None]:
     """Keep all others out of the folder, its shards as well (OutputInUseError)."""
