@@ -20,7 +20,7 @@ MODULES = {
     ".".join(("wsss_cli", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path
     for path in sorted(ROOT.rglob("*.py"))
 }
-LEAVES = {"errors", "text", "summary", "reporter", "registry", "inert_pickle", "timing", "ranks"}
+LEAVES = {"errors", "text", "summary", "reporter", "registry", "inert_pickle", "timing", "ranks", "storage"}
 # layer -> layers that its files may import, besides the leaves
 LAYERS = {
     "cli": {"cli", "config", "stages", "methods", "nets", "labels", "exports", "releases"},

@@ -276,7 +276,7 @@ def tree(folder: Path) -> dict[str, str]:
 def _told(path: Path) -> bytes:
     manifest = json.loads(path.read_bytes())
     text = json.dumps({key: value for key, value in manifest.items() if key not in PER_RUN})
-    return re.sub(r'"/[^"]*/([^"/]*)"', r'"\1"', text).encode()  # of a path its last part
+    return re.sub(r'"(?:s3:/)?/[^"]*/([^"/]*)"', r'"\1"', text).encode()  # of a path its last part
 
 
 def refuse_torn(left: Path, undisturbed: Path) -> None:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+from wsss_cli.storage.address import location
 
 EPILOG = (
     "Every option has a variable: --batch-size is WSSS_BATCH_SIZE. "
@@ -74,13 +76,24 @@ def build(name: str) -> Any:
     """The Click command, each option with its `WSSS_*` variable."""
     app = typer.Typer()
     app.callback()(lambda: None)  # else the only command of an application is the application
-    app.command(name, epilog=EPILOG, context_settings=_SETTINGS.get(name))(function(name))
+    command = _taking_addresses(function(name))
+    app.command(name, epilog=EPILOG, context_settings=_SETTINGS.get(name))(command)
     command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
     for parameter in command.params:
         if parameter.param_type_name == "option":
             parameter.envvar = "WSSS_" + parameter.opts[0].lstrip("-").replace("-", "_").upper()
             parameter.show_envvar = False
     unmark_flags(command)
+    return command
+
+
+def _taking_addresses(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, with `s3://bucket/a` read as an address wherever it takes a path; Typer would make s3:/bucket/a."""
+    hints = get_type_hints(command, include_extras=True)
+    for hint in hints.values():
+        if "Path" in str(get_args(hint)[:1]):
+            get_args(hint)[1].parser = location
+    command.__annotations__ = hints  # those that were changed: text would be looked up again
     return command
 
 

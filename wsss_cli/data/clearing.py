@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 from wsss_cli.data import journal as journals
 from wsss_cli.data import manifest as manifests
-from wsss_cli.data.files import remove, sweep
+from wsss_cli.data.files import remove, remove_empty_folders, remove_growing, sweep
 from wsss_cli.errors import OutputMismatchError
 from wsss_cli.text import show
 
@@ -40,7 +39,7 @@ def clear(out: Path, stage: str, note: Callable[[str], None]) -> None:
         remove(out / OVERLAY)  # it shows what is removed here
     _clear_parts(out, stage, note)
     remove(out / RESUME)
-    remove(out / journals.NAME)
+    remove_growing(out / journals.NAME)
     remove(out / manifests.NAME)
 
 
@@ -60,7 +59,7 @@ def clear_shard(out: Path, home: Path, ids: Collection[str]) -> None:
                 remove(out / item.path)
         for name in old["extras"]:
             remove(home / name)
-    remove(home / journals.NAME)
+    remove_growing(home / journals.NAME)
     remove(home / manifests.NAME)
 
 
@@ -73,9 +72,7 @@ def _clear_parts(out: Path, stage: str, note: Callable[[str], None]) -> None:
         clear(folder, part, note)
         sweep(folder)
         remove(folder / LOCK)  # nobody's: who writes into it holds the outer lock
-        for parent, _, _ in os.walk(folder, topdown=False):
-            with contextlib.suppress(OSError):  # a stranger's file is in it
-                Path(parent).rmdir()
+        remove_empty_folders(folder)
 
 
 def _is_of(folder: Path, stage: str) -> bool:

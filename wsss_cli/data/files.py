@@ -1,5 +1,6 @@
 """The one writer: bytes -> a file that is whole or absent, whatever stops the program.
 
+An address in a store (`wsss_cli.storage`) is taken wherever a path is: there an object takes the place of a file.
 No other module opens a final name for writing (`tests/data/test_no_pickle.py` looks for it).
 """
 
@@ -9,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import math
 import os
@@ -19,7 +21,15 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from wsss_cli.errors import EnvironmentProblemError, OutputInUseError, RejectedInputError, WsssError
+from wsss_cli.errors import (
+    EnvironmentProblemError,
+    OutputInUseError,
+    OutputMismatchError,
+    RejectedInputError,
+    WsssError,
+)
+from wsss_cli.storage import holding, lines, objects
+from wsss_cli.storage.address import Address
 from wsss_cli.text import show
 from wsss_cli.timing import section
 
@@ -44,6 +54,8 @@ def sha256_file(path: Path) -> str:
 def is_whole(path: Path, digest: str) -> bool:
     """Whether a regular file with this SHA-256 is at `path` (a link is not one)."""
     try:
+        if isinstance(path, Address):
+            return sha256(path.read_bytes()) == digest
         return stat.S_ISREG(path.lstat().st_mode) and sha256_file(path) == digest
     except OSError:
         return False
@@ -61,7 +73,7 @@ def write_atomic(path: Path, payload: bytes) -> str:
 
 
 def write_stream(path: Path, parts: Iterable[bytes]) -> str:
-    """`write_atomic` of a payload that comes in parts, of which one at a time is held."""
+    """`write_atomic` of a payload that comes in parts, of which one at a time is held; for a store all are."""
     digest = hashlib.sha256()
 
     def counted() -> Iterator[bytes]:
@@ -74,6 +86,9 @@ def write_stream(path: Path, parts: Iterable[bytes]) -> str:
 
 
 def _write_atomic(path: Path, parts: Iterable[bytes]) -> None:
+    if isinstance(path, Address):
+        objects.write(path, b"".join(parts))
+        return
     temporary = path.with_name(TEMPORARY_PREFIX + secrets.token_hex(6))
     try:
         _make_folders(path.parent)
@@ -115,6 +130,11 @@ def link_atomic(path: Path, target: Path) -> None:
         _refuse(path, error)
 
 
+def can_link(places: Iterable[Path]) -> bool:
+    """Whether symbolic links can lead from and to all these places: not in a store."""
+    return not any(isinstance(place, Address) for place in places)
+
+
 def _write_new(path: Path, parts: Iterable[bytes]) -> None:
     descriptor = os.open(
         path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666
@@ -140,6 +160,49 @@ def _write_all(descriptor: int, payload: bytes) -> None:
         rest = rest[written:]
 
 
+class GrowingFile:
+    """A file that gets one line after another, each as soon as it is told."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines = lines.Lines(path) if isinstance(path, Address) else None
+
+    def append(self, line: bytes) -> None:
+        """Add one line (without its end); in a store together with those of the next seconds."""
+        if self._lines is None:
+            append_line(self._path, line)
+        else:
+            self._lines.append(line)
+
+    def flush(self, *, patient: bool = True) -> None:
+        """Let every line that was added be there; where not `patient`, a store is asked once."""
+        if self._lines is not None:
+            self._lines.flush(patient=patient)
+
+    def replace(self, payload: bytes) -> None:
+        """Let the whole file be `payload`, which holds every line; one that is so already is left alone."""
+        if self._lines is not None:
+            self._lines.replace(payload)
+        elif read_regular_file(self._path, OutputMismatchError) != payload:
+            write_atomic(self._path, payload)
+
+
+def open_growing(path: Path, error: type[WsssError]) -> BinaryIO | None:
+    """A `GrowingFile` from its beginning, None if it is absent; a link or a pipe raises `error`."""
+    if not isinstance(path, Address):
+        return open_regular_file(path, error)
+    payload = lines.read(path)
+    return None if payload is None else io.BytesIO(payload)
+
+
+def remove_growing(path: Path) -> None:
+    """Remove a `GrowingFile` if it is there."""
+    if isinstance(path, Address):
+        lines.remove(path)
+    else:
+        remove(path)
+
+
 def append_line(path: Path, line: bytes) -> None:
     """Append one line (without its end) by a single write, and flush it to the disk."""
     payload = line + b"\n"
@@ -158,6 +221,8 @@ def append_line(path: Path, line: bytes) -> None:
 
 def make_folder(folder: Path) -> None:
     """Make `folder` and its parents, each made known to the disk; OSError -> EnvironmentProblemError."""
+    if isinstance(folder, Address):  # a store has no folders
+        return
     try:
         _make_folders(folder)
     except OSError as error:
@@ -188,6 +253,9 @@ def sync_folder(folder: Path) -> None:
 
 def remove(path: Path) -> None:
     """Remove a file (or a link, not its target) if it is there; OSError -> EnvironmentProblemError."""
+    if isinstance(path, Address):
+        objects.remove(path)
+        return
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -196,10 +264,26 @@ def remove(path: Path) -> None:
 
 def sweep(folder: Path) -> None:
     """Remove the temporary files that killed writers left in `folder` and below; links are not followed."""
+    if isinstance(folder, Address):  # objects are put whole, without another name first
+        return
     for parent, _, names in os.walk(folder):
         for name in names:
             if name.startswith(TEMPORARY_PREFIX):
                 remove(Path(parent, name))
+
+
+def remove_empty_folders(folder: Path) -> None:
+    """Remove `folder` and those below that hold no file."""
+    if isinstance(folder, Address):
+        return
+    for parent, _, _ in os.walk(folder, topdown=False):
+        with contextlib.suppress(OSError):  # somebody else's file is in it
+            Path(parent).rmdir()
+
+
+def is_there(path: Path) -> bool:
+    """Whether anything is at `path`, if only a link that leads nowhere."""
+    return path.exists() if isinstance(path, Address) else os.path.lexists(path)
 
 
 def write_json(path: Path, value: Any) -> str:
@@ -258,12 +342,17 @@ def no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
 
 
-def lock(path: Path, note: Callable[[str], None], *, sharer: str = "") -> int | None:
+Held = int | bytes | None  # a descriptor; in a store, what the lock says; nothing where there are no locks
+
+
+def lock(path: Path, note: Callable[[str], None], *, sharer: str = "") -> Held:
     """Take the exclusive lock at `path`, writing into it who holds it; OutputInUseError names who does.
 
-    Returns a descriptor for `unlock`, or None (after a note) where the file system cannot lock. Any number that call
-    themselves `sharer` hold it together, and nobody else beside them.
+    Returns what `unlock` takes, None (after a note) where the file system or the store cannot lock. Any number that
+    call themselves `sharer` hold it together, and nobody else beside them; in a store `refuse_held` sees to that.
     """
+    if isinstance(path, Address):
+        return None if sharer else holding.lock(path, note)
     kind = fcntl.LOCK_SH if sharer else fcntl.LOCK_EX
     holder = sharer or f"process {os.getpid()} on {socket.gethostname()}"
     while True:
@@ -292,25 +381,44 @@ def _give_up(path: Path, descriptor: int, error: OSError) -> None:
         raise OutputInUseError(f"{show(path.parent)} is in use by {show(who)}. Wait, or pass another --out.")
 
 
-def unlock(path: Path, descriptor: int | None) -> None:
-    """Give the lock back and remove its file, so that a finished folder is the same after every run."""
-    if descriptor is None:
-        return
+def unlock(path: Path, held: Held, *, patient: bool = True) -> None:
+    """Give the lock back and remove its file, so that a finished folder is the same after every run.
+
+    Where not `patient`, a store is asked once.
+    """
+    if isinstance(path, Address) and isinstance(held, bytes):
+        holding.unlock(path, held, patient=patient)
+    elif isinstance(held, int):
+        _unlock(path, held)
+
+
+def _unlock(path: Path, descriptor: int) -> None:
     with contextlib.suppress(OSError):
         if _same_file(descriptor, path):  # else the folder was replaced, and the lock in it is another's
             path.unlink(missing_ok=True)
     os.close(descriptor)
 
 
-def release(descriptor: int | None) -> None:
+def release(held: Held) -> None:
     """Give a shared lock back; its file stays, as others may hold it."""
-    if descriptor is not None:
-        os.close(descriptor)
+    if isinstance(held, int):
+        os.close(held)
 
 
-def require_lock(path: Path, descriptor: int | None) -> None:
+def refuse_held(path: Path, note: Callable[[str], None]) -> None:
+    """OutputInUseError if another one holds the lock at `path` of a store, where no lock is shared.
+
+    Who takes one lock and then looks at the other cannot miss who does the same the other way round.
+    """
+    if isinstance(path, Address):
+        holding.refuse(path, note)
+
+
+def require_lock(path: Path, held: Held) -> None:
     """EnvironmentProblemError if the lock is no longer at `path`: what was written beside it has gone with it."""
-    if descriptor is not None and not _same_file(descriptor, path):
+    if isinstance(path, Address) and isinstance(held, bytes):
+        holding.require_lock(path, held)
+    elif isinstance(held, int) and not _same_file(held, path):
         raise EnvironmentProblemError(
             f"{show(path.parent)} was removed or replaced while it was written to. "
             "Remove what is left of it, and run the same command again."
@@ -347,13 +455,39 @@ def _free_space(path: Path) -> str:
     return f"{room.f_bavail * room.f_frsize:,} B, {room.f_favail:,} inodes free"
 
 
-def read_regular_file(path: Path, error: type[WsssError]) -> bytes | None:
-    """The bytes of one of the tool's own files, None if it is absent; a link or a pipe raises `error`."""
+def read_regular_file(path: Path, error: type[WsssError], size: int | None = None) -> bytes | None:
+    """The bytes of one of the tool's own files, None if it is absent; a link or a pipe raises `error`.
+
+    To know the `size` that it should have spares a store a request; it may have another one.
+    """
+    if isinstance(path, Address):
+        with contextlib.suppress(FileNotFoundError):
+            return objects.read(path, size)
+        return None
     file = open_regular_file(path, error)
     if file is None:
         return None
     with file:
         return file.read()
+
+
+def page_size(path: Path) -> int:
+    """How many bytes to ask for at a time of a file that is read in parts: of a store more, as each costs a request."""
+    return 1 << 20 if isinstance(path, Address) else 1 << 14
+
+
+def read_part(path: Path, offset: int, size: int, error: type[WsssError]) -> bytes | None:
+    """At most `size` bytes of one of the tool's own files, from `offset`; None if it is absent."""
+    if isinstance(path, Address):
+        with contextlib.suppress(FileNotFoundError):
+            return objects.read_part(path, offset, size)
+        return None
+    file = open_regular_file(path, error)
+    if file is None:
+        return None
+    with file:
+        file.seek(offset)
+        return file.read(size)
 
 
 def open_regular_file(path: Path, error: type[WsssError]) -> BinaryIO | None:

@@ -108,7 +108,7 @@ def read_item(folder: StageFolder, id: str) -> bytes:  # noqa: A002 - the contra
     if item is None:
         why = folder.failures.get(id, "it is not in the folder")
         raise ItemError("missing", f"{show(folder.path.name)} has no '{show(id)}': {why}.")
-    payload = read_regular_file(folder.path / item.path, OutputMismatchError)
+    payload = read_regular_file(folder.path / item.path, OutputMismatchError, item.bytes)
     if payload is None or sha256(payload) != item.sha256:
         state = "missing" if payload is None else "damaged"
         raise ItemError(

@@ -16,6 +16,7 @@ from wsss_cli.data.images import read_image
 from wsss_cli.data.limits import MAX_PIXELS
 from wsss_cli.data.samples import find_images
 from wsss_cli.errors import ItemError, RejectedInputError
+from wsss_cli.storage.address import location
 from wsss_cli.text import show
 
 
@@ -52,7 +53,7 @@ def same_images(folder: StageFolder) -> dict[str, Any]:
 def images_of(folder: StageFolder, what: str, max_pixels: int = MAX_PIXELS) -> ImageFolder:
     """The images of a folder of maps or masks (`what`); RejectedInputError if they are no longer there."""
     facts = folder.manifest["facts"]
-    root = Path(str(facts.get("images") or ""))
+    root = location(str(facts.get("images") or ""))
     if not root.is_absolute() or not root.is_dir():
         raise RejectedInputError(
             f"The images of {show(folder.path)} are no longer in {show(str(root))}. "

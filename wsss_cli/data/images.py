@@ -23,6 +23,8 @@ from wsss_cli.data.bands import DEEP, Bands, bands_of, on_white, read_tiff, to_r
 from wsss_cli.data.files import sha256
 from wsss_cli.data.limits import MAX_PIXELS, MAX_TILED_PIXELS, most_bytes, too_large
 from wsss_cli.errors import ItemError
+from wsss_cli.storage import objects
+from wsss_cli.storage.address import Address
 from wsss_cli.text import show
 from wsss_cli.timing import section
 
@@ -125,6 +127,8 @@ def _frames(image: Image.Image) -> int:
 def read_regular(path: Path, most: int = most_bytes(MAX_PIXELS)) -> bytes:
     """The bytes of a regular file; links that lead nowhere, pipes, folders, empty files are ItemErrors."""
     where = show(path)
+    if isinstance(path, Address):
+        return _read_object(path, most)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe must not block us
     except OSError as error:
@@ -134,8 +138,7 @@ def read_regular(path: Path, most: int = most_bytes(MAX_PIXELS)) -> bytes:
         os.close(descriptor)
         raise ItemError("not-a-regular-file", f"{where} is not a regular file.")
     with os.fdopen(descriptor, "rb") as file:
-        if state.st_size > most:
-            raise ItemError("file-too-large", f"{where} has {state.st_size:,} bytes; the limit is {most:,}.")
+        _require_size(where, state.st_size, most)
         try:
             payload = file.read(min(most, state.st_size + _GROWTH))
         except OSError as error:
@@ -143,6 +146,27 @@ def read_regular(path: Path, most: int = most_bytes(MAX_PIXELS)) -> bytes:
     if not payload:
         raise ItemError("empty-file", f"{where} is empty.")
     return payload
+
+
+def _read_object(path: Address, most: int) -> bytes:
+    """As `read_regular`, from a store; one that does not answer is no fault of the image and ends the run."""
+    where, found = show(path), objects.look(path)
+    if found is None:
+        raise ItemError("changed-during-run", f"Cannot read {where}: No such object.")
+    if found.size is None:
+        raise ItemError("not-a-regular-file", f"{where} is not a regular file.")
+    if not found.size:
+        raise ItemError("empty-file", f"{where} is empty.")
+    _require_size(where, found.size, most)
+    try:
+        return objects.read(path, found.size)
+    except FileNotFoundError:
+        raise ItemError("changed-during-run", f"Cannot read {where}: No such object.") from None
+
+
+def _require_size(where: str, size: int, most: int) -> None:
+    if size > most:
+        raise ItemError("file-too-large", f"{where} has {size:,} bytes; the limit is {most:,}.")
 
 
 def _reason(path: Path, error: OSError) -> str:

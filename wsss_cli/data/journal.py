@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wsss_cli.data.files import finite, is_whole, no_constant, open_regular_file, sha256
+from wsss_cli.data.files import finite, is_whole, no_constant, open_growing, sha256
 from wsss_cli.data.samples import item_name
 from wsss_cli.errors import OutputMismatchError, RejectedInputError
+from wsss_cli.storage import objects
+from wsss_cli.storage.address import Address
 
 NAME = "items.jsonl"
 ITEMS = "items"
@@ -100,6 +103,17 @@ def holds(folder: Path, item: Item) -> bool:
     return is_whole(path, item.sha256)
 
 
+def holder(folder: Path) -> Callable[[Item], bool]:
+    """`holds` for many items of one folder.
+
+    In a store, where each would have to be fetched, an object of the right size is taken for the right one.
+    """
+    if not isinstance(folder, Address):
+        return partial(holds, folder)
+    sizes = objects.sizes(folder)
+    return lambda item: sizes.get(item.path) == item.bytes
+
+
 class Lines:
     """The list of a stage folder, line by line as it is asked for, so that its length takes no memory.
 
@@ -119,7 +133,7 @@ class Lines:
 
     def __iter__(self) -> Iterator[Item | Failure | None]:
         self._hash, self.torn = hashlib.sha256(), False
-        file = open_regular_file(self._path, OutputMismatchError)
+        file = open_growing(self._path, OutputMismatchError)
         if file is None:
             return
         with file:

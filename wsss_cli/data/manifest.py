@@ -16,6 +16,7 @@ from wsss_cli.data.files import json_bytes, parse_json, read_regular_file, sha25
 from wsss_cli.data.journal import ITEMS, Journal, ids_fingerprint, read_journal
 from wsss_cli.data.journal import NAME as JOURNAL
 from wsss_cli.errors import OutputMismatchError, TooManyFailuresError, UsageError, WsssError
+from wsss_cli.storage.address import location
 from wsss_cli.text import show
 
 NAME = "manifest.json"
@@ -258,7 +259,7 @@ def refuse_overlap(out: Path, inputs: Mapping[str, Any]) -> None:
         raise UsageError(f"--out {show(out)} is a file. Pass a folder.")
     for name, value in inputs.items():
         text = _path(value)
-        there = Path(text).resolve() if isinstance(value, dict) and isinstance(text, str) else None
+        there = location(text).resolve() if isinstance(value, dict) and isinstance(text, str) else None
         if there is None or not there.is_dir():
             continue
         if here == there or here in there.parents or there in here.parents:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,9 +23,12 @@ from wsss_cli.data.clearing import LOCK
 from wsss_cli.data.files import (
     is_whole,
     lock,
-    open_regular_file,
+    page_size,
     parse_json,
+    read_part,
+    refuse_held,
     remove,
+    remove_growing,
     sweep,
     unlock,
     write_atomic,
@@ -36,8 +38,6 @@ from wsss_cli.data.journal import Failure, Item
 from wsss_cli.errors import OutputMismatchError, RejectedInputError
 from wsss_cli.text import show
 
-# Bytes of each list that are held. Lists are opened page by page, as there may be more than can be open.
-_PAGE = 1 << 14
 _NAMED = 5  # shards, in a message
 _AGREED = ("facts", "extras", "root")  # besides what is compared when a run resumes
 
@@ -87,6 +87,8 @@ def held(out: Path, note: Callable[[str], None]) -> Iterator[None]:
     """Keep all others out of the folder, its shards as well (OutputInUseError)."""
     descriptor = lock(out / LOCK, note)
     try:
+        for home in shards.homes(out).values():
+            refuse_held(home / LOCK, note)
         sweep(out)
         yield
     finally:
@@ -250,23 +252,23 @@ def _whole_lines(path: Path, digest: str) -> Iterator[bytes]:
 
 
 def _pages(path: Path) -> Iterator[bytes]:
-    """Whole lines, as many as a page holds, and one at least; the file is closed in between."""
-    offset = 0
+    """Whole lines, as many as a page holds, and one at least; the file is closed in between.
+
+    Thus little of each list is held, and there may be more of them than can be open.
+    """
+    offset, size = 0, page_size(path)
     while True:
-        file = open_regular_file(path, OutputMismatchError)
-        if file is None:
+        page = read_part(path, offset, size, OutputMismatchError)
+        if page is None:
             raise _damaged(path)
-        with file:
-            file.seek(offset)
-            page = file.read(_PAGE)
-            page = page[: page.rfind(b"\n") + 1] if len(page) == _PAGE else page
-            if not page:
-                file.seek(offset)
-                page = file.readline()
+        whole = page if len(page) < size else page[: page.rfind(b"\n") + 1]
+        if page and not whole:  # a line longer than a page
+            size *= 2
+            continue
         if not page:
             return
-        offset += len(page)
-        yield page
+        offset, size = offset + len(whole), page_size(path)
+        yield whole
 
 
 def _damaged(path: Path) -> OutputMismatchError:
@@ -278,13 +280,13 @@ def _damaged(path: Path) -> OutputMismatchError:
 def remove_shards(out: Path) -> None:
     """Remove what the shards of a merged folder kept for themselves; OutputMismatchError: something else is there."""
     for shard, path in shards.homes(out).items():
-        names = [journals.NAME, LOCK, *_own_extras(path), manifests.NAME]
-        for name in names:
+        remove_growing(path / journals.NAME)
+        for name in (LOCK, *_own_extras(path), manifests.NAME):
             remove(path / name)
         with suppress(OSError):
             path.rmdir()
         if path.exists():
-            strangers = sorted(set(os.listdir(path)))  # noqa: PTH208 - names alone
+            strangers = sorted(child.name for child in path.iterdir())
             raise OutputMismatchError(
                 f"{show(path)} holds {show(', '.join(strangers[:_NAMED]))}, which shard {shard} did not write. "
                 "Move it away and merge again."

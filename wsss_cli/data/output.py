@@ -18,9 +18,11 @@ from wsss_cli.data import manifest as manifests
 from wsss_cli.data import shards
 from wsss_cli.data.clearing import LOCK, clear, clear_shard, refuse_links
 from wsss_cli.data.files import (
-    append_line,
+    GrowingFile,
+    Held,
     lock,
     make_folder,
+    refuse_held,
     release,
     require_lock,
     sweep,
@@ -28,7 +30,7 @@ from wsss_cli.data.files import (
     write_atomic,
 )
 from wsss_cli.data.journal import Failure, Item, Journal
-from wsss_cli.errors import ItemError, OutputMismatchError
+from wsss_cli.errors import EnvironmentProblemError, ItemError, OutputMismatchError, WsssError
 from wsss_cli.reporter import Reporter
 from wsss_cli.text import show
 
@@ -86,6 +88,7 @@ class Output:
         self._old: dict[str, Any] | None = None  # the manifest of the run that this one continues
         self._started = manifests.now()
         self._linkless: set[Path] = set()
+        self.list = GrowingFile(self.home / journals.NAME)
         manifests.refuse_overlap(path, head["inputs"])
 
     @contextmanager
@@ -99,7 +102,7 @@ class Output:
             yield
             return
         make_folder(self.path)
-        with self._locked() as descriptor:
+        with self._locked() as held:
             if self._overwrite:
                 self._clear()
             resume()
@@ -107,15 +110,15 @@ class Output:
                 sweep(self.path)
             yield
             if not self.merged:
-                require_lock(self.home / LOCK, descriptor)
+                require_lock(self.home / LOCK, held)
                 finish()
 
     @contextmanager
-    def _locked(self) -> Iterator[int | None]:
+    def _locked(self) -> Iterator[Held]:
         """Keep others out of the home, and of the folder those that are no shards of it."""
         if self.shard is None:
-            with self._locked_home() as descriptor:
-                yield descriptor
+            with self._locked_home() as held:
+                yield held
             return
         if self._is_merged():  # nothing will be written, so nobody is to be kept out
             self.merged = True
@@ -129,19 +132,28 @@ class Output:
                 return
             refuse_links(self.path, self.home)
             make_folder(self.home)
-            with self._locked_home() as descriptor:
-                yield descriptor
+            with self._locked_home() as held:
+                yield held
         finally:
             release(shared)
 
     @contextmanager
-    def _locked_home(self) -> Iterator[int | None]:
-        descriptor = lock(self.home / LOCK, self._reporter.note)
+    def _locked_home(self) -> Iterator[Held]:
+        held = lock(self.home / LOCK, self._reporter.note)
+        patient = True
         try:
+            if self.shard is not None:
+                refuse_held(self.path / LOCK, self._reporter.note)
             self._refuse_others()
-            yield descriptor
+            yield held
+        except BaseException as error:
+            # A store that is gone was waited for already.
+            patient = not isinstance(error, EnvironmentProblemError)
+            with suppress(WsssError):  # which would hide the first one
+                self.list.flush(patient=patient)
+            raise
         finally:
-            unlock(self.home / LOCK, descriptor)
+            unlock(self.home / LOCK, held, patient=patient)
             if self.shard is not None:  # one that was refused leaves nothing
                 with suppress(OSError):
                     self.home.rmdir()
@@ -227,7 +239,7 @@ class Output:
     def append(self, record: Item | Failure) -> None:
         """List a record, whose file is there by now."""
         self.begin()
-        append_line(self.home / journals.NAME, journals.line(record))
+        self.list.append(journals.line(record))
 
     def bound(self, failed: int, id_: str, error: ItemError) -> None:
         """TooManyFailuresError once --max-failures is passed; `id_` failed last."""

@@ -11,7 +11,7 @@ from wsss_cli.config import Execution
 from wsss_cli.data import journal as journals
 from wsss_cli.data import manifest as manifests
 from wsss_cli.data.clearing import LOCK
-from wsss_cli.data.files import is_whole, read_regular_file, remove, sha256, write_atomic
+from wsss_cli.data.files import is_whole, remove, sha256, write_atomic
 from wsss_cli.data.folder import StageFolder, read_item, read_run
 from wsss_cli.data.journal import Failure, Item
 from wsss_cli.data.output import Counts, Output
@@ -94,6 +94,10 @@ class Run:
         """Whether an earlier run finished everything, and all of it is still whole."""
         whole = self._output.earlier_status == "complete" and not self._output.begun
         return whole and self._output.journal.done.keys() == self._known
+
+    def lists(self, id: str) -> bool:  # noqa: A002 - the contract's word
+        """Whether the item's file is there and whole, whatever it was made from."""
+        return id in self._output.journal.done
 
     def finished(self, id: str, inputs: Mapping[str, str]) -> bool:  # noqa: A002 - the contract's word
         """Whether the item's file is there, whole, and made from inputs with these fingerprints."""
@@ -178,7 +182,8 @@ class Run:
     def _verify(self) -> None:
         """Forget every item and extra whose file is not what its record says."""
         done = self._output.journal.done
-        damaged = [item for item in done.values() if not is_whole(self.out / item.path, item.sha256)]
+        holds = journals.holder(self.out)
+        damaged = [item for item in done.values() if not holds(item)]
         for item in damaged:
             del done[item.id]
         if damaged:
@@ -202,6 +207,4 @@ class Run:
         self._output.write_manifest(status)
 
     def _write_journal(self) -> None:
-        payload = self._output.journal.payload()
-        if read_regular_file(self._output.home / journals.NAME, OutputMismatchError) != payload:
-            write_atomic(self._output.home / journals.NAME, payload)
+        self._output.list.replace(self._output.journal.payload())

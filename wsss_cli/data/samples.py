@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 from wsss_cli.errors import RejectedInputError, UsageError
 from wsss_cli.registry import unknown
+from wsss_cli.storage.address import walk
 from wsss_cli.text import encode_id, id_of, is_image_name, show, without_image_suffix
 
 __all__ = ["LabelTable", "Sample", "find_images", "id_of", "item_path", "match", "select"]
@@ -71,10 +72,8 @@ def find_images(root: Path) -> list[Sample]:
 
 def _image_names(root: Path) -> list[str]:
     names: list[str] = []
-    for parent, folders, files in os.walk(root, onerror=_unreadable):
+    for below, folders, files in walk(root, onerror=_unreadable):
         folders[:] = [folder for folder in folders if not folder.startswith(".")]
-        prefix = os.path.relpath(parent, root)
-        below = "" if prefix == "." else prefix.replace(os.sep, "/") + "/"
         names += [below + name for name in files if is_image_name(name)]
     return sorted(names)
 

@@ -18,11 +18,12 @@ from wsss_cli.data import journal as journals
 from wsss_cli.data import manifest as manifests
 from wsss_cli.data import shards
 from wsss_cli.data.clearing import LOCK
-from wsss_cli.data.files import TEMPORARY_PREFIX, link_atomic, remove, sha256, write_atomic
+from wsss_cli.data.files import TEMPORARY_PREFIX, is_there, link_atomic, remove, sha256, write_atomic
 from wsss_cli.data.journal import Failure, Item, Journal
 from wsss_cli.data.output import Counts, Output
 from wsss_cli.errors import ItemError, OutputMismatchError
 from wsss_cli.reporter import Reporter
+from wsss_cli.storage.address import walk
 from wsss_cli.text import show
 
 _ROOT = ""  # the files lie beside the manifest, where the other tool looks for them
@@ -119,7 +120,7 @@ class Tree:
 
     def _put(self, record: Item, payload: bytes, target: Path | None) -> None:
         path = self._output.place(record.path)
-        if record.id not in self._before.done and os.path.lexists(path):
+        if record.id not in self._before.done and is_there(path):
             if journals.holds(self.out, record):  # an interrupted run wrote it and had no time to list it
                 return
             if record.id in self._changed:
@@ -147,12 +148,11 @@ class Tree:
             raise OutputMismatchError(
                 f"{str(error).removesuffix(manifests.REMEDY).strip()} {_EMPTY}"
             ) from None
-        for parent, _, names in os.walk(self.out):
+        for below, _, names in walk(self.out):
             found = [n for n in sorted(names) if n != LOCK and not n.startswith(TEMPORARY_PREFIX)]
             if found and not shards.homes(self.out):  # else other shards may have written it
-                path = show(Path(parent, found[0]).relative_to(self.out))
                 raise OutputMismatchError(
-                    f"{show(self.out)} holds files that are no export: {path}. {_EMPTY}"
+                    f"{show(self.out)} holds files that are no export: {show(below + found[0])}. {_EMPTY}"
                 )
 
     def _resume(self) -> None:
@@ -160,8 +160,9 @@ class Tree:
         if journal is None:
             return
         self._before = journal
-        damaged = [item for item in journal.done.values() if not journals.holds(self.out, item)]
-        there = [item for item in damaged if os.path.lexists(self.out / item.path)]
+        holds = journals.holder(self.out)
+        damaged = [item for item in journal.done.values() if not holds(item)]
+        there = [item for item in damaged if is_there(self.out / item.path)]
         if there and self._output.earlier_status != "running":
             raise _changed_since(there)
         # A run that was stopped may have written a file anew and not have listed it: its bytes will tell.
@@ -177,7 +178,7 @@ class Tree:
             self._output.doubt()
         if journal.torn and not self._output.dry_run and not self._output.merged:
             self._output.begin()
-            write_atomic(self._output.home / journals.NAME, journal.payload())  # before a line is appended
+            self._output.list.replace(journal.payload())  # before a line is appended
 
     def _finish(self) -> None:
         if self.complete:
@@ -193,7 +194,7 @@ class Tree:
         status = "partial" if self._now.failed else "complete"
         if self._output.stands(status, self._now):
             return
-        write_atomic(self._output.home / journals.NAME, self._now.payload())
+        self._output.list.replace(self._now.payload())
         self._output.write_manifest(status)
 
 

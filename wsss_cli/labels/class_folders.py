@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from itertools import islice
 from pathlib import Path
 
 from wsss_cli.errors import RejectedInputError
 from wsss_cli.labels import Labels, Row, build, classes_beside
 from wsss_cli.labels.parsing.files import image_names, names_below
+from wsss_cli.storage.address import walk
 from wsss_cli.text import BACKGROUND, check_class_name, encode_id, is_image_name, show, without_image_suffix
 
 _SPLITS = {"train", "training", "val", "valid", "validation", "test", "testing", "trainval"}
@@ -18,12 +18,10 @@ _LOOKED_AT = 1000
 
 def matches(path: Path) -> bool:
     """Whether the path is a folder that has folders other than those of our own stages."""
-    try:
-        with os.scandir(path) as entries:
-            names = {entry.name: entry.is_dir() for entry in entries if not entry.name.startswith(".")}
-    except OSError:  # also: no folder at all
-        return False
-    if not any(names.values()) or "manifest.json" in names:
+    _, folders, files = next(
+        walk(path), ("", [], [])
+    )  # nothing of what is no folder, or cannot be looked into
+    if all(name.startswith(".") for name in folders) or "manifest.json" in (*folders, *files):
         return False
     try:
         known = {BACKGROUND, *(classes_beside(path) or ())}

@@ -31,6 +31,7 @@ from wsss_cli.refiners import Task
 from wsss_cli.registry import require_choice
 from wsss_cli.runtime.device import autocast, choose_precision
 from wsss_cli.runtime.seed import seed_everything
+from wsss_cli.storage.address import location
 from wsss_cli.text import show
 
 TRAINING: tuple[str, ...] = ()
@@ -92,7 +93,7 @@ def _which(task: Task) -> tuple[Path, str | None]:
     if task.checkpoint is not None:
         return task.checkpoint, None
     made = task.pairs.folder.manifest["inputs"].get("checkpoint") or {}
-    path, name = Path(str(made.get("path", ""))), show(str(task.pairs.folder.path))
+    path, name = location(str(made.get("path", ""))), show(str(task.pairs.folder.path))
     if not made:
         raise UsageError(f"{name} does not say which checkpoint made it. Name one with --checkpoint.")
     if not path.is_file():

@@ -13,7 +13,7 @@ from typing import cast
 from wsss_cli.config import Execution, ExportConfig, as_dict, item_limit, require
 from wsss_cli.data.cams import decode_cam, upsample
 from wsss_cli.data.copies import image_copy
-from wsss_cli.data.files import sha256
+from wsss_cli.data.files import can_link, sha256
 from wsss_cli.data.folder import MAPS, MASKS, StageFolder, read_item, read_run, refuse_partial
 from wsss_cli.data.image_folder import ImageFolder, images_of
 from wsss_cli.data.limits import allowed
@@ -60,6 +60,9 @@ def run(
     ids = _worst(folder, ids, config.worst)
     _check_names(ids, exporter.FORM, config)
     images = images_of(folder, "masks", allowed(execution, tiled=True)) if exporter.FORM.names_files else None
+    if config.images == "link" and images is not None:
+        places = {out, *images.paths.values()}
+        require(can_link(places), "--images link needs images and --out on this machine. Pass --images copy.")
     made_of = sha256("\n".join([folder.fingerprint, *ids]).encode())
     tree = Tree(
         out, "export", configuration=as_dict(config), classes=folder.classes, ids=ids,

@@ -141,6 +141,8 @@ def _predict_all(
 
 
 def _finished(folder: Run, sample: Sample) -> bool:
+    if not folder.lists(sample.id):  # then the image need not be read for it
+        return False
     try:
         digest = sha256_file(sample.path) if sample.path.is_file() else ""
     except OSError:  # reading it will say what is wrong, as this image's error

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from wsss_cli.storage.address import walk
 from wsss_cli.text import is_image_name
 
 _LOOKED_AT = 1000  # files of a folder, until one says what the others are
@@ -14,11 +14,9 @@ _LOOKED_AT = 1000  # files of a folder, until one says what the others are
 
 def names_below(root: Path) -> Iterator[str]:
     """Every file below `root`, by its path with "/"; hidden folders are left out. Never raises."""
-    for parent, folders, files in os.walk(root):
+    for below, folders, files in walk(root):
         folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
-        below = os.path.relpath(parent, root).replace(os.sep, "/")
-        prefix = "" if below == "." else below + "/"
-        yield from (prefix + name for name in sorted(files) if not name.startswith("."))
+        yield from (below + name for name in sorted(files) if not name.startswith("."))
 
 
 def image_names(root: Path) -> list[str]:
