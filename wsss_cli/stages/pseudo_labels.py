@@ -30,6 +30,7 @@ from wsss_cli.errors import ItemError
 from wsss_cli.ops.pseudo import automatic_threshold, label_mask, marginal_mask
 from wsss_cli.ops.trust import fair_ranks, image_score, region_scores
 from wsss_cli.reporter import Reporter
+from wsss_cli.runtime.resident import resident
 from wsss_cli.summary import Summary
 
 
@@ -87,7 +88,7 @@ def run(
             _label_all(stage, folder, todo, rule, reporter)
     figures = {**chosen, "images": len(stage.ids), "left_out": left_out, "todo": len(todo)}
     if not execution.dry_run:
-        figures.update(_pixel_figures(stage.items, reporter))
+        figures.update(item_figures(stage.items, reporter))
     return Summary("pseudo-labels", out, stage.counts, stage.failures, figures)
 
 
@@ -96,7 +97,8 @@ def _rule(folder: StageFolder, config: PseudoLabelsConfig) -> Rule:
         return Rule("given", float(config.threshold), config.ignore_band)
     if folder.stage == "crf":
         return Rule("argmax", None, config.ignore_band)
-    return Rule("otsu", round(automatic_threshold(every_map(folder)), 3), config.ignore_band)
+    found = resident("threshold", folder.fingerprint, lambda: automatic_threshold(every_map(folder)))
+    return Rule("otsu", round(found, 3), config.ignore_band)
 
 
 def _best(folder: StageFolder, ids: list[str], rule: Rule, keep: str) -> tuple[list[str], int]:
@@ -174,7 +176,8 @@ def _facts(cam: Cam, mask: Mask, ignore: int) -> dict[str, Any]:
     }
 
 
-def _pixel_figures(made: Mapping[str, Item], reporter: Reporter) -> dict[str, Any]:
+def item_figures(made: Mapping[str, Item], reporter: Reporter) -> dict[str, Any]:
+    """How the pixels of the masks made divide, and how many images lack something; a note on the latter."""
     facts = [item.facts for item in made.values()]
     pixels = {
         name: sum(fact["pixels"][name] for fact in facts) for name in ("background", "classes", "ignored")

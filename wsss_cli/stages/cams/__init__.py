@@ -27,6 +27,7 @@ from wsss_cli.registry import unknown
 from wsss_cli.reporter import Reporter
 from wsss_cli.runtime.beside import Behind
 from wsss_cli.runtime.device import choose_device, choose_precision
+from wsss_cli.runtime.resident import resident
 from wsss_cli.runtime.seed import seed_everything
 from wsss_cli.stages.cams.localiser import Localiser
 from wsss_cli.stages.cams.reading import BlockReader, Image, Unreadable
@@ -66,7 +67,11 @@ def run(
     kept = _kept(classes, names)
     asked = {"format": label_format, "regex": label_regex, "trust_pickle": trust_pickle}
     work = _work(images, labels, asked, unlabelled, _picker(listing, limit, images), names, kept)
-    method = rebuild(trained.about, trained.state).to(device)
+    method = resident(
+        "network",
+        f"{trained.fingerprint} {device}",
+        lambda: rebuild(trained.about, trained.state).to(device),
+    )
     check_refinement(config.method, method)
     localise, views = module.localiser(method, options), module.views(options)
     chosen = dataclasses.asdict(options)

@@ -32,6 +32,7 @@ from wsss_cli.ops.pseudo import automatic_threshold
 from wsss_cli.ops.windows import add
 from wsss_cli.reporter import Reporter
 from wsss_cli.runtime.executor import run_here, run_isolated
+from wsss_cli.runtime.resident import resident
 from wsss_cli.stages.crf.refining import Blend, Refined, WindowWork, Work, parts, whole
 from wsss_cli.summary import Summary
 
@@ -109,7 +110,8 @@ def _threshold(folder: StageFolder, config: CrfConfig) -> float:
         return float(config.threshold)
     if config.background == "power":
         return 0.0  # not used
-    return round(WIDER * automatic_threshold(every_map(folder)), 3)
+    found = resident("threshold", folder.fingerprint, lambda: automatic_threshold(every_map(folder)))
+    return round(WIDER * found, 3)
 
 
 def _inputs(folder: StageFolder, id_: str, threshold: float) -> dict[str, str]:
