@@ -113,7 +113,7 @@ def test_every_option_is_used(command: str) -> None:
     known = {"config_file", "out", "as_json", "quiet", "verbose", "allow_failed", "listing", "limit"}
     known |= {"labels", "label_format", "unlabelled", "classes", "val_listing", "weights", "truth", "help"}
     known |= {"checkpoint", "cnn", "cnn_weights", "label_regex", "trust_pickle", "class_list", "overlay"}
-    known |= {"profile"}
+    known |= {"profile", "executor", "ray_address"}
     fields = {
         field.name for kind in (CONFIGS[command], config.Execution) for field in dataclasses.fields(kind)
     }

@@ -31,13 +31,15 @@ def main(count: int) -> None:
     cluster = Cluster(initialize_head=True, head_node_args=NODE)
     try:
         nodes = [cluster.add_node(**NODE) for _ in range(count - 1)]
-        print(cluster.address, flush=True)
+        sys.stdout.write(f"{cluster.address}\n")
+        sys.stdout.flush()
         for line in sys.stdin:
             if line.strip() == "add":
                 nodes.append(cluster.add_node(**NODE))
             else:
                 kill(cluster, nodes.pop())
-            print("done", flush=True)
+            sys.stdout.write("done\n")
+            sys.stdout.flush()
     finally:
         cluster.shutdown()
 

@@ -54,6 +54,7 @@ class Cluster:
         self._ray: Any = None
         self._seen: dict[str, float] = {}  # resources of the cluster
         self._seen_at = float("-inf")
+        self._teams: dict[tuple[str, bool, bool], _Team] = {}
 
     def __enter__(self) -> Self:
         with section("start Ray"):
@@ -63,7 +64,11 @@ class Cluster:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ray.shutdown()
+        try:
+            for team in self._teams.values():
+                team.close()
+        finally:
+            self._ray.shutdown()
 
     def places(self, *, gpu: bool) -> int:
         """How many parts can run at once now: one for each GPU, or for each CPU."""
@@ -76,16 +81,19 @@ class Cluster:
     ) -> Generator[tuple[str, Any] | None]:
         """The function `work` ("module:function") of each part: its name and result, as they come in.
 
-        And None about once a second, to look around. An error of the work, and the closing of this generator, ends
-        all that is still running. What was lost with its worker is done again, up to RETRIES times.
+        And None about once a second, to look around. What was lost with its worker is done again, up to RETRIES times.
+        An error of the work ends this; what is running then is ended when the connection is.
         """
-        kind = _Actors if resident else _Tasks
         with section("wait for workers"):
-            run = _Run(kind(self._ray, work, gpu=gpu, places=lambda: self.places(gpu=gpu)), self._note)
-            try:
-                yield from run.results(parts)
-            finally:
-                run.close()
+            yield from _Run(self._team(work, gpu=gpu, resident=resident), self._note).results(parts)
+
+    def _team(self, work: str, *, gpu: bool, resident: bool) -> _Team:
+        """Who does this work; actors are kept, so that the next parts find their network."""
+        key = work, gpu, resident
+        if key not in self._teams:
+            kind = _Actors if resident else _Tasks
+            self._teams[key] = kind(self._ray, work, gpu=gpu, places=lambda: self.places(gpu=gpu))
+        return self._teams[key]
 
 
 # -- connecting --------------------------------------------------------------------------------------------
@@ -111,6 +119,10 @@ def _connected(address: str, workers: int) -> Any:
                 )
         except (RuntimeError, ValueError, OSError) as error:  # a ConnectionError is an OSError
             raise EnvironmentProblemError(_no_cluster(address, error)) from error
+        except BaseException:  # stopped on the way: what has started is to end
+            with suppress(Exception):
+                ray.shutdown()
+            raise
     return ray
 
 
@@ -215,8 +227,8 @@ class _Team(Protocol):
     def give(self, value: Any) -> Future[Any]:
         """Give a part out."""
 
-    def settle(self, part: Future[Any], *, lost: bool, more: bool) -> None:
-        """A part has ended or was `lost`; `more`: there may be another one to give out."""
+    def settle(self, part: Future[Any], *, lost: bool) -> None:
+        """A part has ended, or was `lost` with its worker."""
 
     def pending(self) -> list[Future[Any]]:
         """What else is worth waking up for."""
@@ -247,7 +259,7 @@ class _Tasks:
         self._given[future] = reference
         return future
 
-    def settle(self, part: Future[Any], *, lost: bool, more: bool) -> None:  # noqa: ARG002 - of the protocol
+    def settle(self, part: Future[Any], *, lost: bool) -> None:  # noqa: ARG002 - of the protocol
         del self._given[part]
 
     def pending(self) -> list[Future[Any]]:
@@ -304,12 +316,12 @@ class _Actors:
         self._busy[future] = actor
         return future
 
-    def settle(self, part: Future[Any], *, lost: bool, more: bool) -> None:
+    def settle(self, part: Future[Any], *, lost: bool) -> None:
         actor = self._busy.pop(part)
-        if more and not lost:
-            self._idle.append(actor)
-        else:  # its place may be what the successor of a lost one waits for
+        if lost:
             self._end(actor)
+        else:
+            self._idle.append(actor)
 
     def pending(self) -> list[Future[Any]]:
         self._look()
@@ -361,8 +373,7 @@ class _Run:
         name, error = self._running.pop(part), part.exception()
         if error is not None and _is_ours(error):
             raise _not_importable(error)
-        more = bool(self._waiting or self._later or error)
-        self._team.settle(part, lost=error is not None, more=more)
+        self._team.settle(part, lost=error is not None)
         if error is not None:
             self._lose(name, error)
             return
@@ -402,10 +413,6 @@ class _Run:
         elif time.monotonic() - self._alone > _LONELY:
             self._alone = float("inf")
             self._note("The Ray cluster has no place for this work at the moment; waiting for one.")
-
-    def close(self) -> None:
-        """End all that still runs."""
-        self._team.close()
 
 
 def _is_ours(error: BaseException | None) -> bool:

@@ -131,7 +131,9 @@ def _spread(way: Way, arguments: dict[str, Any]) -> Summary:
     if shards.homes(out) and shards.is_whole(out):  # a merge was stopped before it had removed everything
         way.merge([out], reporter)
     with Cluster(way.address, workers=execution.workers, note=reporter.note) as cluster:
-        return _Spreading(way, arguments, execution, reporter, cluster).run()
+        spreading = _Spreading(way, arguments, execution, reporter, cluster)
+        done = spreading.run()
+    return done if isinstance(done, Summary) else spreading.merged(done)
 
 
 def _looked_at(way: Way, arguments: dict[str, Any], execution: Execution, reporter: Reporter) -> Summary:
@@ -163,6 +165,7 @@ class _Spreading:
         self.asked = execution
         self.execution = replace(execution, device=device, workers=workers, max_failures="")
         self.told: set[str] = set()
+        self.old = 0  # items that were there before this run
 
     def _takes_gpu(self, device: str) -> bool:
         found = self.cluster.places(gpu=True)
@@ -172,10 +175,10 @@ class _Spreading:
             )
         return self.way.gpu and device != "cpu" and found > 0
 
-    def run(self) -> Summary:
-        """All of it: count, cut, have the shards done, merge."""
+    def run(self) -> Summary | list[Summary]:
+        """Count, cut, and have the shards done: the summaries of all, or the one of a folder that is not cut."""
         if shards.is_whole(self.out) and not self.asked.overwrite:
-            self.reporter.note(f"{show(self.out)} is whole already; one worker does what is left.")
+            self.reporter.note(f"{show(self.out)} was made without shards; one worker does what is left of it.")
             return self._do_whole()
         cut = next(iter(shards.homes(self.out)), None)
         if cut is None:
@@ -235,14 +238,14 @@ class _Spreading:
             with merging.held(self.out, self.reporter.note):
                 clear(self.out, stage, self.reporter.note)
 
-    def _do_shards(self, count: int, total: int) -> Summary:
+    def _do_shards(self, count: int, total: int) -> list[Summary]:
         every = {f"Shard {shard}": shard for shard in (Shard(i, count) for i in range(1, count + 1))}
         # Of a folder that is cut already each shard replaces its own part.
         overwrite = self.asked.overwrite and bool(shards.homes(self.out))
         progress = _Progress(self.out, every, total, self.asked.max_failures, self.reporter)
         parts = {name: self._part(shard=shard, overwrite=overwrite) for name, shard in every.items()}
         summaries: dict[str, Summary] = {}
-        self.reporter.start(self.out.name, total - progress.old)
+        self.reporter.start(self.out.absolute().name, total - progress.old)
         with closing(self._results(parts)) as results:
             for name, done in results:
                 if done is None:
@@ -250,10 +253,11 @@ class _Spreading:
                 else:
                     summaries[name] = done.summary
                     progress.settle(name, done.summary)
-        return self._merged([summaries[name] for name in every], progress.old)
+        self.old = progress.old
+        return [summaries[name] for name in every]
 
-    def _merged(self, each: Sequence[Summary], old: int) -> Summary:
-        """The summary that one run would have."""
+    def merged(self, each: Sequence[Summary]) -> Summary:
+        """Merge the shards; the summary that one run would have."""
         (merged,) = self.way.merge([self.out], self.reporter)
         told = {name: value for name, value in merged.figures.items() if name != "shards"}
         figures = {**each[0].figures, **_added(each), **told}
@@ -262,7 +266,7 @@ class _Spreading:
             figures |= self.way.figures(made, self.reporter)
         counts, seen = merged.counts, _summed(each)
         if counts is not None and seen is not None:
-            skipped = min(seen.skipped, old)  # what a lost worker had made counts as made by this run
+            skipped = min(seen.skipped, self.old)  # what a lost worker had made counts as made by this run
             counts = replace(counts, done=counts.done - skipped, skipped=skipped)
         return replace(merged, counts=counts, figures=figures)
 
