@@ -129,7 +129,7 @@ def test_every_option_is_used(command: str) -> None:
     known = {"config_file", "out", "as_json", "quiet", "verbose", "allow_failed", "listing", "limit"}
     known |= {"labels", "label_format", "unlabelled", "classes", "val_listing", "weights", "truth", "help"}
     known |= {"checkpoint", "cnn", "cnn_weights", "label_regex", "trust_pickle", "class_list", "overlay"}
-    known |= {"profile", "allow_partial"}
+    known |= {"profile", "allow_partial", "executor", "ray_address"}
     kinds = [CONFIGS[command], config.Execution, *([config.Pace] if command in PACED else [])]
     fields = {field.name for kind in kinds for field in dataclasses.fields(kind)}
 

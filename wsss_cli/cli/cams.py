@@ -65,6 +65,8 @@ def cams(
     device: shared.Device = Execution.device,
     workers: shared.Workers = Execution.workers,
     shard: shared.ShardText = None,
+    executor: shared.Executor = "local",
+    ray_address: shared.RayAddress = "",
     max_failures: shared.MaxFailures = Execution.max_failures,
     max_pixels: shared.MaxPixels = Execution.max_pixels,
     allow_failed: shared.AllowFailed = "",
@@ -75,7 +77,7 @@ def cams(
     from wsss_cli.stages import cams as stage
 
     with job.console as reporter:
-        summary = stage.run(
+        summary = job.spread(stage.run, network=True)(
             checkpoint,
             images,
             out,

@@ -66,6 +66,8 @@ def crf(
     device: shared.Device = Execution.device,
     workers: shared.Workers = Execution.workers,
     shard: shared.ShardText = None,
+    executor: shared.Executor = "local",
+    ray_address: shared.RayAddress = "",
     max_failures: shared.MaxFailures = Execution.max_failures,
     max_pixels: shared.MaxPixels = Execution.max_pixels,
     allow_failed: shared.AllowFailed = "",
@@ -76,7 +78,7 @@ def crf(
     from wsss_cli.stages import crf as stage
 
     with job.console as reporter:
-        summary = stage.run(
+        summary = job.spread(stage.run, gpu=config.backend == "torch")(
             cams,
             out,
             config,

@@ -51,6 +51,8 @@ def evaluate(
     device: shared.Device = Execution.device,
     workers: shared.Workers = Execution.workers,
     shard: shared.ShardText = None,
+    executor: shared.Executor = "local",
+    ray_address: shared.RayAddress = "",
     max_failures: shared.MaxFailures = Execution.max_failures,
     max_pixels: shared.MaxPixels = Execution.max_pixels,
     allow_failed: shared.AllowFailed = "",
@@ -61,7 +63,7 @@ def evaluate(
     from wsss_cli.stages import eval as stage
 
     with job.console as reporter:
-        summary = stage.run(
+        summary = job.spread(stage.run)(
             predictions,
             truth,
             out,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,6 +42,7 @@ class Job:
             self._limit(option, 0)  # refuse a wrong one before any work
         device = values["device"]
         require(bool(DEVICE.fullmatch(device)), f"--device is '{device}'; write auto, cpu, cuda or cuda:1.")
+        self._require_ray()
         found = self._take_shard()
         self.execution = self.config(
             Execution, {name: name for name in _own_names(Execution) if name in self._values}
@@ -58,6 +59,13 @@ class Job:
         if "shard" not in self._values:  # this command has no parts
             return None
         text = self._values["shard"]
+        if self._on_ray:  # which cuts by itself, also within a job of Slurm
+            require(
+                text is None or Shard.parse(text) is None,
+                "--executor ray cuts the images into shards itself. Leave out --shard.",
+            )
+            self._values["shard"] = None
+            return None
         found = found_shard(os.environ) if text is None else None
         self._values["shard"] = Shard.parse(text) if text is not None else found and found.shard
         if found is None or found.shard is None:
@@ -65,6 +73,37 @@ class Job:
         if found.gpu and self._values["device"] == "auto":
             self._values["device"] = f"auto:{found.gpu}"  # ranks on one machine take a GPU each
         return found
+
+    @property
+    def _on_ray(self) -> bool:
+        return self._values.get("executor") == "ray"
+
+    def _require_ray(self) -> None:
+        """Refuse what does not go together with the executor."""
+        idle = not self._on_ray and self._source("ray_address") in TYPED
+        require(not idle, "--ray-address is the cluster of --executor ray. Pass both or neither.")
+        numbered = self._on_ray and ":" in self._values["device"]
+        require(not numbered, "--executor ray chooses the GPUs itself. Pass --device cuda, or auto.")
+
+    def spread(
+        self,
+        run: Callable[..., Summary],
+        *,
+        figures: Callable[..., dict[str, Any]] | None = None,
+        network: bool = False,
+        gpu: bool = False,
+    ) -> Callable[..., Summary]:
+        """What does the work of the stage `run`: itself, or with --executor ray a cluster.
+
+        `figures` is what the stage tells of all its items. `network`: workers had better keep one from shard to shard;
+        `gpu`: the work runs on a GPU nevertheless.
+        """
+        if not self._on_ray:
+            return run
+        from wsss_cli.stages import distributed, merge
+
+        way = distributed.Way(run, merge.run, self._values["ray_address"], network, gpu or network, figures)
+        return distributed.spread(way)
 
     def config(self, kind: type[Config], parameters: Mapping[str, str] | None = None) -> Config:
         """The configuration `kind`, each field from its parameter in `parameters`.

@@ -113,6 +113,18 @@ ShardText = Annotated[
         help="Only part I (from 1) of N, for N runs into one folder; default: as Slurm or torchrun says, else all.",
     ),
 ]
+Executor = Annotated[
+    Literal["local", "ray"],
+    _running("--executor", help="Where the work is done: in this process, or in shards on a Ray cluster."),
+]
+RayAddress = Annotated[
+    str,
+    _running(
+        "--ray-address",
+        metavar="HOST:PORT|auto",
+        help="The cluster of --executor ray; without it one is started here, on --workers cores, and ended.",
+    ),
+]
 Precision = Annotated[str, _running("--precision", help="auto, fp32, bf16 or fp16.")]
 MaxFailures = Annotated[
     str, _running("--max-failures", metavar="N|P%", help="Stop early once more items than this failed.")

@@ -51,6 +51,8 @@ def predict(
     device: shared.Device = Execution.device,
     workers: shared.Workers = Execution.workers,
     shard: shared.ShardText = None,
+    executor: shared.Executor = "local",
+    ray_address: shared.RayAddress = "",
     max_failures: shared.MaxFailures = Execution.max_failures,
     max_pixels: shared.MaxPixels = Execution.max_pixels,
     allow_failed: shared.AllowFailed = "",
@@ -61,7 +63,7 @@ def predict(
     from wsss_cli.stages import predict as stage
 
     with job.console as reporter:
-        summary = stage.run(
+        summary = job.spread(stage.run, network=True)(
             checkpoint,
             images,
             out,

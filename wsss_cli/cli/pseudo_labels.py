@@ -48,6 +48,8 @@ def pseudo_labels(
     device: shared.Device = Execution.device,
     workers: shared.Workers = Execution.workers,
     shard: shared.ShardText = None,
+    executor: shared.Executor = "local",
+    ray_address: shared.RayAddress = "",
     max_failures: shared.MaxFailures = Execution.max_failures,
     max_pixels: shared.MaxPixels = Execution.max_pixels,
     allow_failed: shared.AllowFailed = "",
@@ -58,7 +60,7 @@ def pseudo_labels(
     from wsss_cli.stages import pseudo_labels as stage
 
     with job.console as reporter:
-        summary = stage.run(
+        summary = job.spread(stage.run, figures=stage.item_figures)(
             maps,
             out,
             config,

@@ -77,6 +77,8 @@ def refine(
     device: shared.Device = Execution.device,
     workers: shared.Workers = Execution.workers,
     shard: shared.ShardText = None,
+    executor: shared.Executor = "local",
+    ray_address: shared.RayAddress = "",
     max_failures: shared.MaxFailures = Execution.max_failures,
     max_pixels: shared.MaxPixels = Execution.max_pixels,
     allow_failed: shared.AllowFailed = "",
@@ -87,7 +89,7 @@ def refine(
     from wsss_cli.stages import refine as stage
 
     with job.console as reporter:
-        summary = stage.run(
+        summary = job.spread(stage.run, network=True, figures=stage.item_figures)(
             cams,
             out,
             config,

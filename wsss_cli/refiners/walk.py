@@ -30,6 +30,7 @@ from wsss_cli.ops.transition import BALANCES, mirrored, spread, transition
 from wsss_cli.refiners import Task
 from wsss_cli.registry import require_choice
 from wsss_cli.runtime.device import autocast, choose_precision
+from wsss_cli.runtime.resident import resident
 from wsss_cli.runtime.seed import seed_everything
 from wsss_cli.storage.address import location
 from wsss_cli.text import show
@@ -76,7 +77,11 @@ def build(task: Task) -> Walk:
         raise RejectedInputError(
             f"{show(path)} is no longer the checkpoint that made these maps. Name one with --checkpoint."
         )
-    method = rebuild(trained.about, trained.state)
+    method = resident(
+        "network",
+        f"{trained.fingerprint} {task.device}",
+        lambda: rebuild(trained.about, trained.state).to(task.device),
+    )
     tiled = getattr(method.classifier, "tiled", False)
     if not method.classifier.backbone.layers or tiled:
         why = "sees the picture in tiles" if tiled else "has no attention"
@@ -85,7 +90,7 @@ def build(task: Task) -> Walk:
             f"the classifier of {show(path)} {why}. "
             "Name a vision transformer or a Conformer with --checkpoint, or use --method irn."
         )
-    return Walk(task, path, trained, method.to(task.device))
+    return Walk(task, path, trained, method)
 
 
 def _which(task: Task) -> tuple[Path, str | None]:

@@ -45,6 +45,7 @@ from wsss_cli.ops.windows import RowBlend, Window, windows
 from wsss_cli.reporter import Reporter
 from wsss_cli.runtime.device import autocast, choose_device, choose_precision
 from wsss_cli.runtime.executor import run_isolated
+from wsss_cli.runtime.resident import resident
 from wsss_cli.runtime.seed import seed_everything
 from wsss_cli.summary import Summary
 from wsss_cli.text import show
@@ -68,7 +69,9 @@ def run(
     trained = read_checkpoint(checkpoint, "segmenter", "classifier")
     device = choose_device(execution.device)
     precision = choose_precision(config.precision, device, exact=True)
-    segment = _segmenter(checkpoint, trained, device)
+    segment = resident(
+        "network", f"{trained.fingerprint} {device}", lambda: _segmenter(checkpoint, trained, device)
+    )
     config = dataclasses.replace(
         config,
         precision=precision,

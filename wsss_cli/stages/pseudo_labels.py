@@ -11,19 +11,22 @@ ranked among its own kind.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from wsss_cli.config import Execution, PseudoLabelsConfig, as_dict, item_limit
 from wsss_cli.data.cams import decode_cam, every_map
 from wsss_cli.data.folder import MAPS, StageFolder, read_item, read_run, refuse_partial
 from wsss_cli.data.image_folder import same_images
 from wsss_cli.data.masks import classes_txt, ignore_value
-from wsss_cli.data.run import Run
+from wsss_cli.data.run import Item, Run
 from wsss_cli.data.samples import select
 from wsss_cli.errors import ItemError
 from wsss_cli.ops.pseudo import automatic_threshold
 from wsss_cli.ops.trust import fair_ranks
 from wsss_cli.reporter import Reporter
+from wsss_cli.runtime.resident import resident
 from wsss_cli.steps.labelling import Rule, given_rule, label, pixel_figures, trust
 from wsss_cli.summary import Summary
 
@@ -68,7 +71,7 @@ def run(
             _label_all(stage, folder, todo, rule, reporter)
     figures = {**chosen, "images": len(stage.ids), "left_out": left_out, "todo": len(todo)}
     if not execution.dry_run:
-        figures.update(pixel_figures([item.facts for item in stage.items.values()], reporter))
+        figures.update(item_figures(stage.items, reporter))
     return Summary("pseudo-labels", out, stage.counts, stage.failures, figures)
 
 
@@ -76,7 +79,8 @@ def _rule(folder: StageFolder, config: PseudoLabelsConfig) -> Rule:
     given = given_rule(config, marginals=folder.stage == "crf")
     if given is not None:
         return given
-    return Rule("otsu", round(automatic_threshold(every_map(folder)), 3), config.ignore_band)
+    found = resident("threshold", folder.fingerprint, lambda: automatic_threshold(every_map(folder)))
+    return Rule("otsu", round(found, 3), config.ignore_band)
 
 
 def _best(folder: StageFolder, ids: list[str], rule: Rule, keep: str) -> tuple[list[str], int]:
@@ -123,3 +127,8 @@ def _label_all(stage: Run, folder: StageFolder, todo: list[str], rule: Rule, rep
         else:
             stage.write(id_, made.payload, inputs=_inputs(folder, id_, rule), **made.facts)
         reporter.advance()
+
+
+def item_figures(made: Mapping[str, Item], reporter: Reporter) -> dict[str, Any]:
+    """How the pixels of the masks made divide, and how many images lack something; a note on the latter."""
+    return pixel_figures([item.facts for item in made.values()], reporter)

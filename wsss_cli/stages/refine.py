@@ -61,7 +61,7 @@ def run(
     require(
         execution.shard is None or not module.TRAINING,
         f"--shard cannot cut --method {config.method}, which learns from all images. "
-        "Pass --shard none or --method walk.",
+        "Pass --shard none and --executor local, or --method walk.",
     )
     folder = read_run(cams, "cams", "refine")
     ids = tuple(select(sorted({*folder.items, *folder.failures}), listing, limit, str(cams)))
@@ -91,7 +91,7 @@ def run(
     figures = {
         "method": config.method,
         **refiner.figures(),
-        **_map_figures(stage.items, reporter),
+        **item_figures(stage.items, reporter),
     }
     return Summary("refine", out, stage.counts, stage.failures, figures)
 
@@ -200,7 +200,7 @@ def _normalised(maps: Tensor, before: NDArray[np.float32], how: str) -> tuple[ND
     return torch.where(flat, torch.from_numpy(before), scaled).numpy(), int(flat.sum())
 
 
-def _map_figures(made: Mapping[str, Item], reporter: Reporter) -> dict[str, Any]:
+def item_figures(made: Mapping[str, Item], reporter: Reporter) -> dict[str, Any]:
     """How many of the maps made are zero everywhere, and how many came out flat; a note on each."""
     facts = [item.facts for item in made.values()]
     total = sum(len(fact["classes"]) for fact in facts)

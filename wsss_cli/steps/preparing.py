@@ -23,6 +23,7 @@ from wsss_cli.methods.assembly import check_refinement, rebuild
 from wsss_cli.nets.backbones import family
 from wsss_cli.registry import unknown
 from wsss_cli.runtime.device import choose_device, choose_precision
+from wsss_cli.runtime.resident import resident
 from wsss_cli.steps.localiser import Localiser
 from wsss_cli.steps.reading import Image, Unreadable
 
@@ -88,7 +89,9 @@ def prepare(
     config, module, options = _refinement(config, trained, device, given)
     kept = _kept(wanted.classes, names)
     work = _work(images, wanted, names, kept)
-    method = rebuild(trained.about, trained.state).to(device)
+    method = resident(
+        "network", f"{trained.fingerprint} {device}", lambda: rebuild(trained.about, trained.state).to(device)
+    )
     check_refinement(config.method, method)
     localise, views = module.localiser(method, options), module.views(options)
     limit = allowed(execution, tiled=config.tile > 0)

@@ -26,6 +26,7 @@ from wsss_cli.data.samples import select
 from wsss_cli.errors import ItemError
 from wsss_cli.ops.pseudo import automatic_threshold
 from wsss_cli.reporter import Reporter
+from wsss_cli.runtime.resident import resident
 from wsss_cli.steps.refining import Work
 from wsss_cli.steps.spreading import Crew, crf_device, crf_threshold, refine_all
 from wsss_cli.summary import Summary
@@ -50,7 +51,10 @@ def run(
     ids = select(sorted({*folder.items, *folder.failures}), listing, limit, str(cams))
     refuse_partial(folder, ids, allow_partial)
     images = images_of(folder, "cams", allowed(execution, tiled=True))
-    threshold = crf_threshold(config, lambda: automatic_threshold(every_map(folder)))
+    threshold = crf_threshold(
+        config,
+        lambda: resident("threshold", folder.fingerprint, lambda: automatic_threshold(every_map(folder))),
+    )
     used = {"threshold_used": threshold}
     stage = Run(
         out,
