@@ -14,15 +14,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.layers import BatchNormAct2d
 
 from wsss_cli.cli import main
 from wsss_cli.config import Execution
 from wsss_cli.data.clearing import RESUME
 from wsss_cli.data.masks import encode_mask
 from wsss_cli.data.run import Run
-from wsss_cli.errors import UsageError
+from wsss_cli.errors import EnvironmentProblemError, UsageError
+from wsss_cli.nets.synced import SyncedBatchNorm, synchronise
 from wsss_cli.ranks import Place, place
 from wsss_cli.reporter import Silent
+from wsss_cli.runtime.device import choose_device, loading_processes
 from wsss_cli.runtime.loading import EpochSampler, Share
 from wsss_cli.runtime.schedule import Recipe
 
@@ -97,10 +100,13 @@ def launch(root: Path, cases: list[dict[str, Any]]) -> Launched:
     return Launched(root, done.returncode, [json.loads(file.read_text()) for file in files])
 
 
-def assert_same_curve(together: Launched, name: str, argv: tuple[str, ...], near: float = NEAR) -> None:
+def assert_same_curve(
+    together: Launched, name: str, argv: tuple[str, ...], near: float = NEAR, alone: str = ""
+) -> None:
     """One process, run here, has the same loss in each of the first steps; dropout, drawn anew in a rank, is off."""
-    assert main([*argv, "-q", "-o", f"alone-{name}"]) == 0
-    mine, theirs = together.history(f"alone-{name}"), together.history(name)
+    alone = f"alone-{alone or name}"  # where it is there already, nothing is left to do
+    assert main([*argv, "-q", "-o", alone]) == 0
+    mine, theirs = together.history(alone), together.history(name)
 
     assert len(mine) == len(theirs) == STEPS
     assert [row["loss"] for row in theirs] == pytest.approx([row["loss"] for row in mine], rel=near)
@@ -182,7 +188,7 @@ def test_a_killed_rank_ends_the_other_and_one_process_continues(
     assert "the same command" in killed["stderr"]
     assert kept
     assert main([*CAM, "-q", "-o", "kill"]) == 0
-    assert_same_curve(together, "kill", CAM)
+    assert_same_curve(together, "kill", CAM, alone="cam")
     assert not (together.root / "kill" / RESUME).exists()
 
 
@@ -271,3 +277,68 @@ def test_half_a_place_is_refused(
         place()
 
     assert sentence in str(refused.value)
+
+
+def test_the_whole_pipeline_is_not_for_ranks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All but its trainings would be done by every rank at once."""
+    for variable, text in RANKS.items():
+        monkeypatch.setenv(variable, text)
+
+    assert main(["run", "images", "--labels", "labels.csv"]) == 2
+    assert "start 'wsss train-cls' and 'wsss train-seg' by themselves" in capsys.readouterr().err
+
+
+def test_each_rank_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one of its number on its machine, and the cores are divided; cpu stays cpu."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 12)
+    second = Place(3, 4, 1, 2)
+
+    assert choose_device("auto", second) == choose_device("cuda", second) == torch.device("cuda:1")
+    assert choose_device("cpu", second) == torch.device("cpu")
+    assert [loading_processes(0, torch.device("cuda"), ranks) for ranks in (1, 2, 20)] == [8, 6, 1]
+
+
+@pytest.mark.parametrize(
+    ("device", "where", "error", "sentence"),
+    [
+        ("cuda:1", Place(1, 2, 1, 2), UsageError, "one GPU for 2 ranks"),
+        (
+            "auto",
+            Place(2, 3, 2, 3),
+            EnvironmentProblemError,
+            "Rank 2 has no GPU of its own: torch sees 2 here",
+        ),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_refused(
+    monkeypatch: pytest.MonkeyPatch, device: str, where: Place, error: type[Exception], sentence: str
+) -> None:
+    """Two ranks never share one in silence."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(error) as refused:
+        choose_device(device, where)
+
+    assert sentence in str(refused.value)
+
+
+def test_statistics_that_cannot_be_shared_are_refused() -> None:
+    """Any but torch's own two-dimensional BatchNorm and timm's."""
+    with pytest.raises(UsageError, match="BatchNorm1d in this network cannot share its statistics"):
+        synchronise(torch.nn.Sequential(torch.nn.BatchNorm1d(3)))
+
+
+def test_a_shared_norm_keeps_its_names_and_its_evaluation() -> None:
+    """The state has the same names, also timm's with an activation, and trained networks give the same maps."""
+    network = torch.nn.Sequential(torch.nn.BatchNorm2d(3), BatchNormAct2d(3)).eval()
+    images, names = torch.randn(2, 3, 4, 4), list(network.state_dict())
+    before = network(images)
+    synchronise(network)
+
+    assert list(network.state_dict()) == names
+    assert [type(module) for module in network] == 2 * [SyncedBatchNorm]
+    assert torch.equal(network(images), before)

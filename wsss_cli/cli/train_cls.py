@@ -47,7 +47,9 @@ def train_cls(
     batch_size: Annotated[
         int, typer.Option(help="Images in one step, of all ranks together.")
     ] = DEFAULT.batch_size,
-    lr: Annotated[float, typer.Option(help="Learning rate.")] = DEFAULT.lr,
+    lr: Annotated[
+        float, typer.Option(help="Learning rate; not scaled with the ranks of torchrun.")
+    ] = DEFAULT.lr,
     weight_decay: Annotated[float, typer.Option(help="Weight decay.")] = DEFAULT.weight_decay,
     warmup_epochs: Annotated[
         float, typer.Option(help="Epochs in which the learning rate rises.")

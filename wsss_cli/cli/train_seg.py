@@ -38,7 +38,9 @@ def train_seg(
     batch_size: Annotated[
         int, typer.Option(help="Images in one step, of all ranks together.")
     ] = DEFAULT.batch_size,
-    lr: Annotated[float, typer.Option(help="Learning rate of the backbone.")] = DEFAULT.lr,
+    lr: Annotated[
+        float, typer.Option(help="Learning rate of the backbone; not scaled with the ranks.")
+    ] = DEFAULT.lr,
     head_lr: Annotated[
         float, typer.Option(metavar="FACTOR", help="How much faster the head learns.")
     ] = DEFAULT.head_lr,
