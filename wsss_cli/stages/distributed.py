@@ -178,7 +178,9 @@ class _Spreading:
     def run(self) -> Summary | list[Summary]:
         """Count, cut, and have the shards done: the summaries of all, or the one of a folder that is not cut."""
         if shards.is_whole(self.out) and not self.asked.overwrite:
-            self.reporter.note(f"{show(self.out)} was made without shards; one worker does what is left of it.")
+            self.reporter.note(
+                f"{show(self.out)} was made without shards; one worker does what is left of it."
+            )
             return self._do_whole()
         cut = next(iter(shards.homes(self.out)), None)
         if cut is None:
