@@ -1,4 +1,4 @@
-"""`wsss` with two images a shard and a stage that waits: `python ray_driver.py ARGUMENTS...`."""
+"""`wsss` with two images a shard, and stages that can be made to wait: `python ray_driver.py ARGUMENTS...`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import sys
 import held_stage
 
 from wsss_cli.cli import main
-from wsss_cli.stages import distributed, pseudo_labels
+from wsss_cli.stages import cams, distributed, pseudo_labels
 
 if __name__ == "__main__":
     distributed.IMAGES_A_SHARD = 2
-    pseudo_labels.run = held_stage.run
+    cams.run, pseudo_labels.run = held_stage.cams, held_stage.masks
     sys.exit(main(sys.argv[1:]))

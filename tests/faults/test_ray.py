@@ -18,6 +18,11 @@ import pytest
 from processes import descendants, left_after
 from world import LOCK, World, forked, leftovers, tree
 
+from wsss_cli.config import CamsConfig, Execution, Shard
+from wsss_cli.reporter import Silent
+from wsss_cli.runtime import resident
+from wsss_cli.stages import cams, merge
+
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 
 HERE = Path(__file__).parent
@@ -107,9 +112,9 @@ class Driver:
         return self._process.returncode, stdout, stderr
 
 
-def begun(here: World, count: int) -> Callable[[], bool]:
-    """Whether so many shards of the masks have listed an item."""
-    return lambda: len(list((here.root / "masks").glob("shards/*/items.jsonl"))) >= count
+def begun(here: World, count: int, stage: str = "masks") -> Callable[[], bool]:
+    """Whether so many shards of a stage have listed an item."""
+    return lambda: len(list((here.root / stage).glob("shards/*/items.jsonl"))) >= count
 
 
 def on_ray(here: World, stage: str, address: str, *more: str) -> Driver:
@@ -150,19 +155,60 @@ def test_a_node_is_lost(world: World, nodes: Nodes, tmp_path: Path) -> None:
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("stage", ["cams", "refine", "crf", "masks", "predictions", "eval"])
+def test_a_node_is_lost_with_its_network(world: World, nodes: Nodes, tmp_path: Path) -> None:
+    """The actor that is left does the shard of the other one, too."""
+    here = world.before("cams", tmp_path)
+    (here.root / "hold").touch()
+    driver = on_ray(here, "cams", nodes.address)
+    driver.until(begun(here, 2, "cams"))
+    nodes.tell("kill")
+    (here.root / "hold").unlink()
+    status, _, stderr = driver.end()
+    nodes.tell("add")
+    assert status == 0, stderr
+    assert "was lost with its worker" in stderr
+    assert tree(here.root / "cams") == tree(world.root / "cams")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("stage", ["cams", "refine", "crf", "predictions", "eval"])
 def test_the_bytes_are_those_of_one_run(world: World, nodes: Nodes, stage: str, tmp_path: Path) -> None:
-    """Of every command that has the option; the same command again has nothing to do."""
+    """Of every command that has the option."""
     here = world.before(stage, tmp_path)
-    told = [json.loads(_good(on_ray(here, stage, nodes.address, "--json").end())) for _ in range(2)]
+    _good(on_ray(here, stage, nodes.address, "--json").end())
     assert tree(here.root / stage) == tree(world.root / stage)
     assert not leftovers(here.root / stage)
-    serial = json.loads(
-        _good(Driver(world.before(stage, tmp_path / "s"), *world.command(stage, "--json")).end())
-    )
-    assert told[0] == serial
-    if serial["counts"]:
-        assert told[1]["counts"]["skipped"] == 6
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("stage", ["masks", "eval"])
+def test_it_tells_what_one_run_tells(world: World, nodes: Nodes, stage: str, tmp_path: Path) -> None:
+    """The same JSON and the same remarks; the same command again has nothing to do."""
+    here, serial = world.before(stage, tmp_path), world.before(stage, tmp_path / "serial")
+    plain = json.loads(_good(Driver(serial, *world.command(stage, "--json")).end()))
+    first, second = (json.loads(_good(on_ray(here, stage, nodes.address, "--json").end())) for _ in range(2))
+    assert first == plain
+    assert not plain["counts"] or second["counts"]["skipped"] == 6
+
+
+def test_the_network_stays(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker builds it once for all its shards, and it makes the same maps each time."""
+    here, built = world.before("cams", tmp_path), []
+    rebuild = cams.rebuild
+    monkeypatch.setattr(cams, "rebuild", lambda *about: built.append(1) or rebuild(*about))
+    monkeypatch.chdir(here.root)
+    resident.start()
+    try:
+        for index in (1, 2):
+            cams.run(
+                Path("cls/ckpt.pt"), Path("images"), Path("cams"), CamsConfig(),
+                Execution(device="cpu", shard=Shard(index, 2)), Silent(), labels=Path("labels.csv"),
+            )  # fmt: skip
+    finally:
+        resident.stop()
+    assert len(built) == 1
+    merge.run([Path("cams")], Silent())
+    assert tree(here.root / "cams") == tree(world.root / "cams")
 
 
 def _good(ended: tuple[int, str, str]) -> str:
