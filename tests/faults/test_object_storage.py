@@ -89,7 +89,7 @@ def perform(stage: str, *, sabotage: Callable[[], object] | None = None, folder:
 REQUESTS = {  # for each image; docs say so
     "cams": {"HEAD": 1, "GET": 1, "PUT": 1},
     "refine": {"HEAD": 1, "GET": 2, "PUT": 1},
-    "crf": {"HEAD": 1, "GET": 2, "PUT": 1},
+    "crf": {"HEAD": 1, "GET": 3, "PUT": 1},  # every map once more, for the automatic threshold
     "masks": {"GET": 1, "PUT": 1},
     "predictions": {"HEAD": 1, "GET": 1, "PUT": 1},
     "eval": {"HEAD": 2, "GET": 3},
@@ -99,7 +99,9 @@ REQUESTS = {  # for each image; docs say so
 
 def requests_an_image(store: S3) -> dict[str, float]:
     """How often the files of one image were asked for since this was asked last."""
-    of_images = [word for word in store.requests() if re.search(r"/(items|images|truth)/", word)]
+    of_images = [
+        word for word in store.requests() if re.search(r"/(items|images|truth)/.*\.(jpg|png|npz)$", word)
+    ]
     return {
         word: count / len(ROWS)
         for word, count in Counter(word.split()[0] for word in of_images if "LIST" not in word).items()
