@@ -121,6 +121,7 @@ FIRST: list[dict[str, Any]] = [
     {"argv": [*SEG_BN, "-o", "seg"]},
     {"argv": [*CAM, "--accumulate=3", "-o", "uneven"]},
     {"argv": [*CAM, "-o", "other"], "rank 1": ["--lr=0.1"]},
+    {"argv": [*CAM, "-o", "pieces"], "rank 1": ["--accumulate=2"]},
     {"argv": [*CAM, "-o", "disk"], "spoil": "disk"},
     {"argv": [*CAM, "-o", "kill"], "spoil": "kill"},
 ]
@@ -162,7 +163,8 @@ def test_only_the_first_rank_talks_and_the_manifest_counts_them(together: Launch
     [
         (3, 2, "--batch-size is 8; 2 ranks with --accumulate 3 cannot share it evenly"),
         (4, 2, "Rank 1 has another configuration than rank 0. Start every rank with the same command"),
-        (5, 5, "No space left on device"),
+        (5, 2, "Rank 1 has another --accumulate than rank 0."),
+        (6, 5, "No space left on device"),
     ],
 )
 def test_what_is_wrong_in_one_rank_ends_both(together: Launched, case: int, code: int, sentence: str) -> None:

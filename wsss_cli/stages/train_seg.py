@@ -70,7 +70,9 @@ def run(
         ids = [id_ for id_ in asked if id_ in folder.items]
         start, digest = _start(config, weights)
         configuration = as_dict(config)
-        team.require_same(_facts(configuration, folder, ids, digest))
+        team.require_same(
+            {**_facts(configuration, folder, ids, digest), "--accumulate": str(pace.accumulate)}
+        )
         pairs = team.from_first(lambda: look_at_pairs(folder, ids, reporter.note, allowed(execution)))
         _bound_failures(pairs, execution, len(ids))
         Share(ranks=team.ranks, pieces=pace.accumulate).batch(config.batch_size, len(pairs.sizes))

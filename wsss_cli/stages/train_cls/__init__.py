@@ -75,7 +75,9 @@ def run(
         require_fit(config, method)
         Share(ranks=team.ranks, pieces=pace.accumulate).batch(config.batch_size, len(train.samples))
         configuration = {**as_dict(config), "options": dataclasses.asdict(options)}
-        team.require_same(_facts(configuration, names, train, table, inputs))
+        team.require_same(
+            {**_facts(configuration, names, train, table, inputs), "--accumulate": str(pace.accumulate)}
+        )
         training = Training(config, loaded, cnn, method, team, execution, pace, reporter)
         if not team.first:
             if work := team.hear():
