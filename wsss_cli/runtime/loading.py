@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -83,10 +84,14 @@ def batches(
     """
     sampler = EpochSampler(len(data), recipe, start, share)  # type: ignore[arg-type]
     context = "forkserver" if workers else None
-    loader = DataLoader(
-        _Careful(data), batch_sampler=sampler, num_workers=workers, multiprocessing_context=context,
-        collate_fn=_collate, worker_init_fn=_end_with_training,
-    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "This DataLoader will create"
+        )  # more than there are cores: as asked for
+        loader = DataLoader(
+            _Careful(data), batch_sampler=sampler, num_workers=workers, multiprocessing_context=context,
+            collate_fn=_collate, worker_init_fn=_end_with_training,
+        )  # fmt: skip
     return sampler.steps, _arrived(iter(loader))
 
 
