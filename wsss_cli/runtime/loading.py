@@ -92,7 +92,8 @@ def batches(
             _Careful(data), batch_sampler=sampler, num_workers=workers, multiprocessing_context=context,
             collate_fn=_collate, worker_init_fn=_end_with_training,
         )  # fmt: skip
-    return sampler.steps, _arrived(iter(loader))
+        loaded = iter(loader)
+    return sampler.steps, _arrived(loaded)
 
 
 Told = WsssError | OSError
