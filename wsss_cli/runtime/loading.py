@@ -84,10 +84,8 @@ def batches(
     """
     sampler = EpochSampler(len(data), recipe, start, share)  # type: ignore[arg-type]
     context = "forkserver" if workers else None
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "This DataLoader will create"
-        )  # more than there are cores: as asked for
+    with warnings.catch_warnings():  # of more processes than cores: as many as were asked for
+        warnings.filterwarnings("ignore", "This DataLoader will create")
         loader = DataLoader(
             _Careful(data), batch_sampler=sampler, num_workers=workers, multiprocessing_context=context,
             collate_fn=_collate, worker_init_fn=_end_with_training,
