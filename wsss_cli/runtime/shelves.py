@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import mmap
-import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.reduction import DupFd
 from typing import Any, Protocol
 
@@ -58,7 +59,6 @@ class Shared:
     """
 
     def __init__(self, items: int, room: int) -> None:
-        self._lock = multiprocessing.get_context("forkserver").Lock()
         self._head = 8 + _ENTRY * items  # first how many bytes are taken, then the table
         self._size = self._head + room
         self._file = os.memfd_create("wsss-cache")
@@ -68,13 +68,13 @@ class Shared:
 
     def take(self, index: int) -> bytes | None:
         """What any of the processes put there."""
-        with self._lock:
+        with self._alone():
             begin, length = self._read(8 + _ENTRY * index), self._read(16 + _ENTRY * index)
         return self._map[begin : begin + length] if length else None
 
     def put(self, index: int, payload: bytes) -> None:
         """Keep it if there is room."""
-        with self._lock:
+        with self._alone():
             begin, length = self._read(0), self._read(16 + _ENTRY * index)
             if length or begin + len(payload) > self._size:
                 return
@@ -82,6 +82,15 @@ class Shared:
             self._write(8 + _ENTRY * index, begin)
             self._write(16 + _ENTRY * index, len(payload))
             self._write(0, begin + len(payload))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep the other processes out; the lock of one that is killed goes with it."""
+        fcntl.lockf(self._file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN)
 
     def _read(self, place: int) -> int:
         return int.from_bytes(self._map[place : place + 8], "little")
@@ -91,10 +100,10 @@ class Shared:
 
     def __getstate__(self) -> dict[str, Any]:
         """For a loading process that is being started."""
-        return {"lock": self._lock, "file": DupFd(self._file), "head": self._head, "size": self._size}
+        return {"file": DupFd(self._file), "head": self._head, "size": self._size}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._lock, self._head, self._size = state["lock"], state["head"], state["size"]
+        self._head, self._size = state["head"], state["size"]
         self._file = state["file"].detach()
         self._map = mmap.mmap(self._file, self._size)
 
