@@ -109,6 +109,16 @@ def test_a_failed_image_stops_the_chain_unless_allowed(
     assert ("exit 3" in (cluster / "log").read_text()) is not bool(allowed)
 
 
+def test_a_job_that_is_not_taken_ends_the_script(cluster: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What comes after it would never begin."""
+    (cluster / "bin" / "sbatch").write_text("#!/usr/bin/env bash\necho asked >> log\nexit 1\n")
+    script = printed(capsys, "--array", "2", "crf", "cams", "+", "pseudo-labels", "crf")
+    done = subprocess.run(["bash"], input=script, text=True, capture_output=True, check=False)
+
+    assert done.returncode == 1
+    assert (cluster / "log").read_text() == "asked\n"
+
+
 def test_what_cannot_be_cut_is_one_job(capsys: pytest.CaptureFixture[str]) -> None:
     """A training takes the general options but no array; without --array nothing is cut, nor found to be."""
     words = ["--array", "3", "--after", "12", "train-cls", "images", "--labels", "l.csv"]

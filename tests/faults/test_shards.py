@@ -27,6 +27,8 @@ CUT = {
     "rgb": ("export", "export masks --to rgb"),
     "irn": ("export", "export crf --to irn"),
 }
+LIKE_OTHERS = {"eval-one", "rgb", "irn"}  # tried with all faults only
+SAMPLED = [pytest.param(name, marks=[pytest.mark.faults] * (name in LIKE_OTHERS)) for name in CUT]
 
 
 def command(name: str, *more: str) -> list[str]:
@@ -71,7 +73,7 @@ def refuse_difference(here: World, name: str, undisturbed: Path) -> None:
     assert not (here.root / name / "shards").exists()
 
 
-@pytest.mark.parametrize("name", CUT)
+@pytest.mark.parametrize("name", SAMPLED)
 def test_three_shards_are_one_run(world: World, name: str, tmp_path: Path) -> None:
     """Every stage that can be cut: the same files, list, manifest and figures."""
     here = world.before(CUT[name][0], tmp_path / "here")
@@ -79,11 +81,11 @@ def test_three_shards_are_one_run(world: World, name: str, tmp_path: Path) -> No
     refuse_difference(here, name, whole(world, name, tmp_path / "whole"))
 
 
-@pytest.mark.parametrize("name", ["masks", "eval"])
+@pytest.mark.parametrize("name", ["eval", pytest.param("masks", marks=pytest.mark.faults)])
 def test_more_shards_than_images(world: World, name: str, tmp_path: Path) -> None:
     """Some shards have nothing to do, and are there all the same."""
     here = world.before(CUT[name][0], tmp_path / "here")
-    fill(here, name, 8)
+    fill(here, name, 7)
     refuse_difference(here, name, whole(world, name, tmp_path / "whole"))
 
 
@@ -261,6 +263,7 @@ def test_a_shard_of_what_is_whole(masks: World, world: World) -> None:
     assert merge(masks, "masks").status == 0
     refused(perform(masks, "masks", "--shard", "1/2", "--overwrite"), 7, "whole already", "--shard none")
     assert tree(masks.root / "masks") == before
+    assert not leftovers(masks.root / "masks")
     next((masks.root / "masks" / "items").rglob("*.png")).unlink()
     refused(perform(masks, "masks", "--shard", "1/2"), 7, "whole already", "shard 1/2 would change it")
 
@@ -275,7 +278,23 @@ def test_a_shard_overwrites_its_own(masks: World, world: World) -> None:
         assert sum(times[path] != now[path] for path in times) == 3
         if index == 1:
             refused(merge(masks, "masks"), 7, "2-of-2 was made with another configuration")
+    manifest = masks.root / "masks" / "shards" / "1-of-2" / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes()[:-20])
+    refused(perform(masks, "masks", "--shard", "1/2"), 7, "manifest.json")
+    assert perform(masks, "masks", "--shard", "1/2", "--overwrite").status == 0
     refuse_difference(masks, "masks", world.root / "masks")
+
+
+def test_scores_that_do_not_fit(world: World, tmp_path: Path) -> None:
+    """Shards of an evaluation have inputs of their own; settings they share."""
+    here = world.before("eval", tmp_path / "here")
+    assert perform(here, "eval", "--shard", "1/2").status == 0
+    refused(perform(here, "eval", "--shard", "2/2", "--missing", "skip"), 7, "another configuration")
+    refused(perform(here, "eval", "--shard", "2/2", "--limit", "3"), 7, "of other images")
+    assert perform(here, "eval", "--shard", "2/2").status == 0
+    counts = here.root / "eval" / "shards" / "1-of-2" / "counts.jsonl"
+    counts.write_bytes(counts.read_bytes().replace(b"[", b"[ ", 1))
+    refused(merge(here, "eval"), 7, "counts.jsonl is damaged")
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3", "1/2/3", ""])

@@ -48,7 +48,9 @@ def clear_shard(out: Path, home: Path, ids: Collection[str]) -> None:
 
     An item that is not of `ids` now has another shard to see to it, which may have made it anew by now.
     """
-    old = manifests.read_manifest(home, OutputMismatchError)
+    old = None
+    with contextlib.suppress(OutputMismatchError):  # a damaged one is replaced
+        old = manifests.read_manifest(home, OutputMismatchError)
     if old is not None:
         root = old.get("root", journals.ITEMS)
         for item in journals.read_journal(home, old["suffix"], root).done.values():

@@ -77,6 +77,11 @@ class Merged:
     failures: dict[str, str] = field(default_factory=dict)
 
 
+def was_held(out: Path) -> bool:
+    """Whether the lock of the folder is there: somebody has it, or was stopped before giving it back."""
+    return (out / LOCK).exists()
+
+
 @contextmanager
 def held(out: Path, note: Callable[[str], None]) -> Iterator[None]:
     """Keep all others out of the folder, its shards as well (OutputInUseError)."""
@@ -273,13 +278,12 @@ def _damaged(path: Path) -> OutputMismatchError:
 def remove_shards(out: Path) -> None:
     """Remove what the shards of a merged folder kept for themselves; OutputMismatchError: something else is there."""
     for shard, path in shards.homes(out).items():
-        names = [journals.NAME, LOCK, *_own_extras(path), manifests.NAME]
-        for name in names:
+        for name in [journals.NAME, LOCK, *_own_extras(path), manifests.NAME]:
             remove(path / name)
         with suppress(OSError):
             path.rmdir()
         if path.exists():
-            strangers = sorted(set(os.listdir(path)))  # noqa: PTH208 - names alone
+            strangers = sorted(os.listdir(path))  # noqa: PTH208 - names alone
             raise OutputMismatchError(
                 f"{show(path)} holds {show(', '.join(strangers[:_NAMED]))}, which shard {shard} did not write. "
                 "Move it away and merge again."

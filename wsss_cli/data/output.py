@@ -117,10 +117,14 @@ class Output:
             with self._locked_home() as descriptor:
                 yield descriptor
             return
+        if self._is_merged():  # nothing will be written, so nobody is to be kept out
+            self.merged = True
+            yield None
+            return
         shared = lock(self.path / LOCK, self._reporter.note, sharer=shards.SHARER)
         try:
-            self.merged = self._is_merged()
-            if self.merged:
+            if self._is_merged():  # meanwhile
+                self.merged = True
                 yield None
                 return
             refuse_links(self.path, self.home)
@@ -143,16 +147,15 @@ class Output:
                     self.home.rmdir()
 
     def _is_merged(self) -> bool:
-        return self.shard is not None and shards.is_whole(self.path)
+        return self.shard is not None and shards.is_merged(self.path)
 
     def _refuse_others(self) -> None:
         """OutputMismatchError if other runs have begun to fill the folder in another way."""
         if self.shard is None:
             shards.refuse_whole(self.path)
         elif not self.merged:
-            # With --overwrite each shard replaces its own part, one after another.
-            compared = not self._overwrite and self.stage not in manifests.OWN_EXTRAS
-            shards.refuse_disagreement(self.path, self.shard, self.manifest("running"), compared=compared)
+            mine = self.manifest("running")
+            shards.refuse_disagreement(self.path, self.shard, mine, overwriting=self._overwrite)
 
     def _clear(self) -> None:
         if self.shard is None:

@@ -48,14 +48,14 @@ def read_share(path: Path) -> dict[str, Any] | None:
     return manifest
 
 
-def is_whole(out: Path) -> bool:
-    """Whether a folder has a manifest of all images: its shards were merged, or it has none."""
+def is_merged(out: Path) -> bool:
+    """Whether a folder has a manifest of all images: its shards were merged, or it never had any."""
     return (out / manifests.NAME).is_file()
 
 
 def is_cut(out: Path) -> bool:
     """Whether a folder holds shards that are not merged."""
-    return not is_whole(out) and bool(homes(out))
+    return not is_merged(out) and bool(homes(out))
 
 
 def refuse_input(folder: Path) -> None:
@@ -75,10 +75,11 @@ def refuse_whole(out: Path) -> None:
         )
 
 
-def refuse_disagreement(out: Path, shard: Shard, mine: Mapping[str, Any], *, compared: bool) -> None:
-    """OutputMismatchError if the shards in `out` are of another number or other ids.
+def refuse_disagreement(out: Path, shard: Shard, mine: Mapping[str, Any], *, overwriting: bool) -> None:
+    """OutputMismatchError if the shards in `out` are of another number or other ids than those of `mine`.
 
-    `compared`: also if the first of the others was made with another configuration or from other inputs.
+    Also if the first of the others was made with another configuration or from other inputs, unless this one is
+    `overwriting`: then each shard replaces its own part, one after another.
     """
     found = homes(out)
     other = next((known for known in found if known.count != shard.count), None)
@@ -88,7 +89,12 @@ def refuse_disagreement(out: Path, shard: Shard, mine: Mapping[str, Any], *, com
             f"Pass --shard I/{other.count} or another --out."
         )
     for known, path in found.items():
-        theirs = read_share(path)
+        try:
+            theirs = read_share(path)
+        except OutputMismatchError:
+            if known != shard or not overwriting:
+                raise
+            continue  # what is damaged is replaced
         if theirs is None:
             continue
         if theirs[manifests.SHARD]["ids"] != mine[manifests.SHARD]["ids"]:
@@ -98,6 +104,9 @@ def refuse_disagreement(out: Path, shard: Shard, mine: Mapping[str, Any], *, com
                 "Pass another --out, or remove this folder."
             )
         if known != shard:
-            if compared:
-                manifests.compare(path, theirs, mine)
+            if not overwriting:
+                own_inputs = mine["stage"] in manifests.OWN_EXTRAS  # those of its images alone
+                manifests.compare(
+                    path, theirs, {**mine, **({"inputs": theirs["inputs"]} if own_inputs else {})}
+                )
             return

@@ -19,7 +19,7 @@ from wsss_cli.data.mask_folder import MaskFolder, digests_fingerprint, open_mask
 from wsss_cli.data.masks import Mask, ignore_value
 from wsss_cli.data.run import Run
 from wsss_cli.data.samples import find_images, select
-from wsss_cli.data.shards import is_whole
+from wsss_cli.data.shards import is_merged
 from wsss_cli.errors import ItemError, RejectedInputError
 from wsss_cli.ops import metrics
 from wsss_cli.ops.pseudo import marginal_mask
@@ -45,7 +45,7 @@ def run(
     sides = open_sides(predictions, truth, classes, allowed(execution, tiled=True))
     ids = _scored_ids(sides, config, listing, limit, reporter)
     # A shard of what is whole already has nothing to count.
-    shard = None if is_whole(out) else execution.shard
+    shard = None if is_merged(out) else execution.shard
     own = shard.part(ids) if shard else ids
     predicted, true = [sides.digest(id_) for id_ in own], [sides.truth.digest(id_) for id_ in own]
     inputs = {

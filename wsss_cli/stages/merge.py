@@ -27,11 +27,12 @@ def run(folders: Sequence[Path], reporter: Reporter) -> list[Summary]:
 
 
 def _merge(out: Path, reporter: Reporter) -> Summary:
-    if not shards.homes(out):
+    if not shards.homes(out) and not merging.was_held(out):
         return _whole(out)
     with merging.held(out, reporter.note):
-        if shards.is_whole(out):  # an earlier merge was stopped before it had removed everything
+        if shards.is_merged(out):  # an earlier merge was stopped before it had removed everything
             merging.remove_shards(out)
+        if not shards.homes(out):
             return _whole(out)
         parts = merging.read_parts(out)
         merged = _scored(parts) if parts.stage == "eval" else merging.write(parts)
