@@ -128,7 +128,7 @@ def _spread(way: Way, arguments: dict[str, Any]) -> Summary:
     reporter: Reporter = arguments.pop("reporter")
     if execution.dry_run:
         return _looked_at(way, arguments, execution, reporter)
-    if shards.homes(out) and shards.is_whole(out):  # a merge was stopped before it had removed everything
+    if shards.homes(out) and shards.is_merged(out):  # a merge was stopped before it had removed everything
         way.merge([out], reporter)
     with Cluster(way.address, workers=execution.workers, note=reporter.note) as cluster:
         spreading = _Spreading(way, arguments, execution, reporter, cluster)
@@ -139,7 +139,7 @@ def _spread(way: Way, arguments: dict[str, Any]) -> Summary:
 def _looked_at(way: Way, arguments: dict[str, Any], execution: Execution, reporter: Reporter) -> Summary:
     """What --dry-run tells; of a folder that is cut, all shards together."""
     found = shards.homes(arguments["out"])
-    if shards.is_whole(arguments["out"]) or not found:
+    if shards.is_merged(arguments["out"]) or not found:
         return way.run(**arguments, execution=execution, reporter=reporter)
     count = next(iter(found)).count
     each = [
@@ -177,7 +177,7 @@ class _Spreading:
 
     def run(self) -> Summary | list[Summary]:
         """Count, cut, and have the shards done: the summaries of all, or the one of a folder that is not cut."""
-        if shards.is_whole(self.out) and not self.asked.overwrite:
+        if shards.is_merged(self.out) and not self.asked.overwrite:
             self.reporter.note(
                 f"{show(self.out)} was made without shards; one worker does what is left of it."
             )
@@ -236,7 +236,7 @@ class _Spreading:
 
     def _clear(self, stage: str) -> None:
         """Remove the whole folder that --overwrite replaces, so that shards can begin."""
-        if shards.is_whole(self.out):
+        if shards.is_merged(self.out):
             with merging.held(self.out, self.reporter.note):
                 clear(self.out, stage, self.reporter.note)
 
