@@ -173,7 +173,7 @@ def test_ray_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         enter("")
 
 
-@pytest.mark.parametrize("address", ["nonsense", "ray://head:10001", "head:", "head:http"])
+@pytest.mark.parametrize("address", ["nonsense", "ray://head:10001", "head:", "head:http", "local"])
 def test_an_address_that_is_none(address: str) -> None:
     with pytest.raises(UsageError, match="write HOST:PORT"):
         enter(address)

@@ -34,7 +34,7 @@ _ANSWERS_WITHIN = 10.0  # seconds
 _GRACE = 5.0  # seconds that parts get to stop in order
 _HELD = 60.0  # seconds that a lost worker may still hold what it wrote to
 _LONELY = 30.0  # seconds without a place before that is said
-_MOST_STILLBORN = 20
+_MOST_STILLBORN = 20  # actors that end before their work, one after another
 _STORE = 100 << 20  # bytes of the object store of a cluster of our own: only summaries travel
 _SETTINGS = {
     "RAY_NUM_REDIS_GET_RETRIES": "1",  # tries of 40 seconds to reach a cluster that takes connections and is silent
@@ -73,7 +73,13 @@ class Cluster:
     def places(self, *, gpu: bool) -> int:
         """How many parts can run at once now: one for each GPU, or for each CPU."""
         if time.monotonic() - self._seen_at >= TICK:
-            self._seen, self._seen_at = self._ray.cluster_resources(), time.monotonic()
+            try:
+                self._seen, self._seen_at = self._ray.cluster_resources(), time.monotonic()
+            except Exception as error:  # of many classes, none of which is documented
+                raise EnvironmentProblemError(
+                    f"The Ray cluster does not answer any more ({type(error).__name__}). "
+                    "See to its head node, and run the same command again."
+                ) from error
         return int(self._seen.get("GPU" if gpu else "CPU", 0))
 
     def results(
@@ -134,7 +140,9 @@ def _module() -> Any:
 
 
 def _no_cluster(address: str, error: Exception) -> str:
-    why = " ".join(str(error).split())[:300].rstrip(".")
+    why = (
+        " ".join(str(error).split()).partition(". ")[0][:300].rstrip(".")
+    )  # Ray goes on with advice for its own options
     if not address:
         return f"Ray does not start on this machine: {why}."
     return f"No Ray cluster can be used at --ray-address {address}: {why}. Run this on a node of a cluster that is up."
@@ -143,8 +151,8 @@ def _no_cluster(address: str, error: Exception) -> str:
 def _probe(address: str) -> None:
     """Refuse an address at which nobody listens; Ray itself tries for many minutes."""
     if address == "auto":
-        address = os.environ.get("RAY_ADDRESS", "")
-    if address in ("", "auto", "local"):
+        address = os.environ.get("RAY_ADDRESS", "")  # else Ray looks for a cluster on this machine
+    if address in ("", "auto"):
         return
     host, separator, port = address.rpartition(":")
     if not separator or not port.isdecimal() or "/" in host:
