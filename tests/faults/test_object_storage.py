@@ -269,7 +269,7 @@ def test_what_passes_is_not_noticed(store: S3, world: World, tmp_path: Path, how
         pytest.param("403", "LIST", "access denied", marks=pytest.mark.faults),
         pytest.param("403", "(GET|HEAD|LIST)", "access denied", marks=pytest.mark.faults),
         pytest.param("503", "PUT .*manifest", "Cannot write s3://", marks=pytest.mark.faults),
-        pytest.param("503", "PUT .*lock", "Cannot write s3://", marks=pytest.mark.faults),
+        pytest.param("503", "PUT .*lock", "Cannot lock s3://", marks=pytest.mark.faults),
     ],
 )
 def test_what_lasts_ends_the_run_and_it_resumes(

@@ -13,6 +13,7 @@ import errno
 import functools
 import importlib
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -220,7 +221,8 @@ def _raise_lasting(place: Place, doing: str, error: Exception) -> None:
 
 
 def _give_up(place: Place, doing: str, error: Exception) -> NoReturn:
-    last = next(iter(str(error).splitlines()), "").rstrip(". ") or type(error).__name__
+    words = re.sub(r" \(reached max retries: [0-9]+\)", "", getattr(error, "strerror", None) or str(error))
+    last = next(iter(words.splitlines()), "").rstrip(". ") or type(error).__name__
     raise EnvironmentProblemError(
         f"Cannot {doing} {show(str(place))}: {show(last)}. The store was asked {len(PAUSES) + 1} times; look at its "
         "address and the network, then run the same command again."
