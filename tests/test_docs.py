@@ -240,7 +240,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             check_method_options(stage, chosen)
             return Summary(stage, out, None, {}, {"miou": 1.0} if stage == "eval" else {})
 
-        return SimpleNamespace(run=run, check_truth=lambda *_: None)
+        return SimpleNamespace(run=run, check_truth=lambda *_: None, item_figures=None)
 
     for stage in STAGES:
         monkeypatch.setattr(wsss_cli.stages, stage, pretend(stage), raising=False)
@@ -259,6 +259,8 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(wsss_cli.stages, "status", looked, raising=False)
     merged = SimpleNamespace(run=lambda *_, **__: called.append("merge") or [])
     monkeypatch.setattr(wsss_cli.stages, "merge", merged, raising=False)
+    spread = SimpleNamespace(Way=lambda run, *_: run, spread=lambda run: run)
+    monkeypatch.setattr(wsss_cli.stages, "distributed", spread, raising=False)
     return called
 
 

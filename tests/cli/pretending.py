@@ -25,6 +25,8 @@ class Counts:
 class Fake:
     """A stage that keeps what it was called with and answers as told."""
 
+    item_figures = None
+
     def __init__(self, answer: Callable[..., Summary]) -> None:
         self.answer = answer
         self.positional: tuple[Any, ...] = ()
