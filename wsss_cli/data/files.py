@@ -180,11 +180,16 @@ class GrowingFile:
             self._lines.flush(patient=patient)
 
     def replace(self, payload: bytes) -> None:
-        """Let the whole file be `payload`, which holds every line; one that is so already is left alone."""
+        """Let the whole file be `payload`, which holds every line."""
         if self._lines is not None:
             self._lines.replace(payload)
-        elif read_regular_file(self._path, OutputMismatchError) != payload:
+        else:
             write_atomic(self._path, payload)
+
+    def settle(self, payload: bytes) -> None:
+        """As `replace`, but a file that is so already is left alone; in a store it may have batches, too."""
+        if self._lines is not None or read_regular_file(self._path, OutputMismatchError) != payload:
+            self.replace(payload)
 
 
 def open_growing(path: Path, error: type[WsssError]) -> BinaryIO | None:

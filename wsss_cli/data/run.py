@@ -207,4 +207,4 @@ class Run:
         self._output.write_manifest(status)
 
     def _write_journal(self) -> None:
-        self._output.list.replace(self._output.journal.payload())
+        self._output.list.settle(self._output.journal.payload())
