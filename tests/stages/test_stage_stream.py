@@ -15,6 +15,7 @@ from wsss_cli.config import (
     CamsConfig,
     CrfConfig,
     Execution,
+    ExportConfig,
     PseudoLabelsConfig,
     Shard,
     StreamConfig,
@@ -206,6 +207,30 @@ def test_an_interrupted_stream_continues(
     assert files(tmp_path / "masks") == files(chained.path)
 
 
+def test_thresholds_that_were_found_before_a_kill_are_kept(
+    world: Path, chained: StageFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was stopped while it looked for the threshold asks the other images only."""
+    asked: list[object] = []
+    real = stream.own_threshold
+
+    def own(maps: Any) -> float | None:
+        asked.append(maps)
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return real(maps)
+
+    monkeypatch.setattr(stream, "own_threshold", own)
+    monkeypatch.setattr(stream, "SECONDS_BETWEEN_SAVES", -1.0)
+    with pytest.raises(KeyboardInterrupt):
+        streamed(world, tmp_path / "masks")
+    assert len(json.loads((tmp_path / "masks" / stream.THRESHOLDS).read_bytes())) == 3
+    streamed(world, tmp_path / "masks")
+
+    assert len(asked) == 4 + 3  # six of the seven can be read
+    assert files(tmp_path / "masks") == files(chained.path)
+
+
 def test_a_second_run_changes_nothing(world: Path, tmp_path: Path) -> None:
     """Nothing is made twice, and no file is touched."""
     streamed(world, tmp_path / "masks")
@@ -284,8 +309,6 @@ def test_later_stages_read_the_folder(world: Path, tmp_path: Path) -> None:
     manifest = json.loads((tmp_path / "masks/manifest.json").read_text())
 
     assert manifest["facts"]["images"] == str(world / "images")
-    from wsss_cli.config import ExportConfig
-
     made = export.run(tmp_path / "masks", tmp_path / "voc", ExportConfig(to="voc"), CPU, Silent())
     assert (tmp_path / "voc/SegmentationClass/0.png").exists()
     assert list(made.failures) == [BROKEN]

@@ -141,9 +141,10 @@ class _Stream:
         found: dict[str, Any] = {}
 
         def finished(id_: str, inputs: Mapping[str, str]) -> bool:
-            if id_ in known and known[id_]["inputs"] == inputs:
+            same = id_ in known and known[id_]["inputs"] == inputs
+            if same:
                 found[id_] = known[id_]
-            return id_ in found
+            return same
 
         self.reporter.start("thresholds", len(self.work.samples))
         room, saved = HELD, time.monotonic()
