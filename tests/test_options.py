@@ -71,7 +71,7 @@ def test_stream_has_the_options_of_cams() -> None:
     fields |= {"threshold": labels.threshold, "ignore_band": labels.ignore_band}
     fields |= {"crf_preset": config.CrfConfig().preset, "crf_options": ()}
 
-    assert set(options("cams")) - {"profile", "overlay"} <= set(options("stream"))
+    assert set(options("cams")) - {"profile", "overlay", "executor", "ray_address"} <= set(options("stream"))
     assert {name: default(commands.function("stream"), name) for name in fields} == fields
 
 

@@ -197,7 +197,7 @@ def _json(value: Mapping[str, Any]) -> str:
     return json.dumps(value, allow_nan=False)
 
 
-def write_text(text: str) -> None:
+def print_text(text: str) -> None:
     """A text of several lines on stdout, as it is."""
     _write_stdout(text.removesuffix("\n"))
 

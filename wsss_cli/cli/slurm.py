@@ -13,7 +13,7 @@ import typer
 
 from wsss_cli import __version__
 from wsss_cli.cli import options as shared
-from wsss_cli.cli.console import write_text
+from wsss_cli.cli.console import print_text
 from wsss_cli.config import item_limit, require
 from wsss_cli.errors import UsageError
 from wsss_cli.text import show
@@ -126,7 +126,7 @@ def slurm(
     for part in parts:
         values = [value for value in dataclasses.astuple(part.needs) if value is not None]
         require(all(map(str.isprintable, values)), f"An option of '{part.name}' holds what no script can.")
-    write_text(_script(parts, after))
+    print_text(_script(parts, after))
 
 
 def _groups(words: Sequence[str]) -> list[list[str]]:
