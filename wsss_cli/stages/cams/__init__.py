@@ -68,7 +68,7 @@ def run(
     asked = {"format": label_format, "regex": label_regex, "trust_pickle": trust_pickle}
     work = _work(images, labels, asked, unlabelled, _picker(listing, limit, images), names, kept)
     method = resident(
-        "network",
+        "classifier",
         f"{trained.fingerprint} {device}",
         lambda: rebuild(trained.about, trained.state).to(device),
     )
