@@ -56,6 +56,14 @@ def test_what_does_not_go_together(words: str, told: str, capsys: pytest.Capture
     assert told in capsys.readouterr().err
 
 
+def test_slurm_does_not_cut_it_either(capsys: pytest.CaptureFixture[str]) -> None:
+    """An array of drivers would each have a cluster do all images."""
+    words = ["crf", "cams", "--executor", "ray"]
+    assert main(["slurm", "--array", "4", *words]) == 2
+    assert "Leave out --array" in capsys.readouterr().err
+    assert main(["slurm", *words]) == 0
+
+
 def test_shards_of_the_environment_do_not_cut_it(
     masks: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

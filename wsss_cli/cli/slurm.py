@@ -157,6 +157,8 @@ def _part(ctx: typer.Context, words: Sequence[str], general: Resources, *, parti
     with command.make_context(name, [*rest], parent=ctx.parent) as inner:
         values: dict[str, Any] = dict(inner.params)
     require(values.get("shard") is None, "--shard is for Slurm to say. Leave it out.")
+    twice = both.array is not None and values.get("executor") == "ray"
+    require(not twice, "--executor ray cuts the images into shards itself. Leave out --array.")
     out = values.get("out") or f"export-{values.get('to')}"
     return Part(name, tuple(rest), both if cut else dataclasses.replace(both, array=None), str(out), cut)
 

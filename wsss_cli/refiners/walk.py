@@ -78,7 +78,7 @@ def build(task: Task) -> Walk:
             f"{show(path)} is no longer the checkpoint that made these maps. Name one with --checkpoint."
         )
     method = resident(
-        "network",
+        "classifier",
         f"{trained.fingerprint} {task.device}",
         lambda: rebuild(trained.about, trained.state).to(task.device),
     )

@@ -179,7 +179,7 @@ class _Spreading:
         """Count, cut, and have the shards done: the summaries of all, or the one of a folder that is not cut."""
         if shards.is_merged(self.out) and not self.asked.overwrite:
             self.reporter.note(
-                f"{show(self.out)} was made without shards; one worker does what is left of it."
+                f"{show(self.out)} is not cut into shards; one worker does what is left of it."
             )
             return self._do_whole()
         cut = next(iter(shards.homes(self.out)), None)

@@ -70,7 +70,7 @@ def run(
     device = choose_device(execution.device)
     precision = choose_precision(config.precision, device, exact=True)
     segment = resident(
-        "network", f"{trained.fingerprint} {device}", lambda: _segmenter(checkpoint, trained, device)
+        "segmenter", f"{trained.fingerprint} {device}", lambda: _segmenter(checkpoint, trained, device)
     )
     config = dataclasses.replace(
         config,

@@ -90,7 +90,9 @@ def prepare(
     kept = _kept(wanted.classes, names)
     work = _work(images, wanted, names, kept)
     method = resident(
-        "network", f"{trained.fingerprint} {device}", lambda: rebuild(trained.about, trained.state).to(device)
+        "classifier",
+        f"{trained.fingerprint} {device}",
+        lambda: rebuild(trained.about, trained.state).to(device),
     )
     check_refinement(config.method, method)
     localise, views = module.localiser(method, options), module.views(options)
