@@ -8,7 +8,6 @@ from wsss_cli.config.checks import PRECISIONS, require
 from wsss_cli.config.reading import PLAIN, Reading
 from wsss_cli.registry import require_choice
 
-SMALLEST_SIDE = 32  # pixels of --image-size
 CACHES = ("ram", "disk", "none")
 
 
@@ -60,10 +59,7 @@ class TrainClsConfig:
         require(self.epochs >= 1, f"--epochs is {self.epochs}; it must be at least 1.")
         require(self.batch_size >= 1, f"--batch-size is {self.batch_size}; it must be at least 1.")
         require(self.lr > 0, f"--lr is {self.lr}; it must be positive.")
-        require(
-            self.image_size >= SMALLEST_SIDE,
-            f"--image-size is {self.image_size}; it must be at least {SMALLEST_SIDE}.",
-        )
+        require(self.image_size >= 32, f"--image-size is {self.image_size}; it must be at least 32.")
         require(self.weight_decay >= 0, f"--weight-decay is {self.weight_decay}; it must not be negative.")
         for option, epochs in (("warmup", self.warmup_epochs), ("restart", self.restart_epochs)):
             require(epochs >= 0, f"--{option}-epochs is {epochs}; it must not be negative.")

@@ -18,7 +18,6 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from wsss_cli import __version__
-from wsss_cli.config.training import SMALLEST_SIDE
 from wsss_cli.data.files import sha256
 from wsss_cli.data.manifest import read_manifest
 from wsss_cli.errors import OutputMismatchError, RejectedInputError, UnsafeFileError, WsssError
@@ -187,7 +186,7 @@ _ENTRIES: dict[str, Callable[[Any], bool]] = {  # what an entry of `about` must 
     **dict.fromkeys(("options", "reading", "configuration"), lambda value: isinstance(value, dict)),
     **dict.fromkeys(("mean", "std"), _is_colour),
     **dict.fromkeys(("max_side", "class_tokens"), _is_count),
-    "image_size": lambda value: _is_count(value) and value >= SMALLEST_SIDE,
+    "image_size": lambda value: _is_count(value) and value > 0,
     "classes": _is_list_of_classes,
 }
 _NEEDED = {

@@ -42,6 +42,11 @@ def rebuild(about: Mapping[str, Any], state: Mapping[str, Tensor]) -> Any:
         raise RejectedInputError(
             f"The checkpoint does not fit its own description: {first} Train it again."
         ) from error
+    if about["image_size"] < method.classifier.backbone.stride:
+        raise RejectedInputError(
+            f"The checkpoint says that its images have {about['image_size']} pixels a side, less than its network sees at "
+            "once. Train it again."
+        )
     return method.eval()
 
 
