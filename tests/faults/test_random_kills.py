@@ -69,7 +69,7 @@ def steps_of(run: Callable[[Callable[[], None]], int], number: int) -> tuple[int
 
     def sabotage() -> None:
         keep_every_epoch()
-        train_loop._step = counter.wrap("step", train_loop._step)
+        train_loop._Step.__call__ = counter.wrap("step", train_loop._Step.__call__)
 
     return run(sabotage), counter.count
 
@@ -155,7 +155,7 @@ def test_loading_processes_end_with_their_killed_parent(world: World, stage: str
 
     def sabotage() -> None:
         keep_every_epoch()
-        train_loop._step = Interrupted(5, die_alone).wrap("step", train_loop._step)
+        train_loop._Step.__call__ = Interrupted(5, die_alone).wrap("step", train_loop._Step.__call__)
 
     child = here.start(stage, "--workers", "2", sabotage=sabotage, processes=True)
     assert child.wait().status == -signal.SIGKILL

@@ -44,8 +44,8 @@ def rebuild(about: Mapping[str, Any], state: Mapping[str, Tensor]) -> Any:
         ) from error
     if about["image_size"] < method.classifier.backbone.stride:
         raise RejectedInputError(
-            f"The checkpoint says that its images have {about['image_size']} pixels a side, less than its network sees at "
-            "once. Train it again."
+            f"The checkpoint says that its images have {about['image_size']} pixels a side, less than its network sees "
+            "at once. Train it again."
         )
     return method.eval()
 
