@@ -22,6 +22,7 @@ from wsss_cli.config import CamsConfig, Execution, Shard
 from wsss_cli.reporter import Silent
 from wsss_cli.runtime import resident
 from wsss_cli.stages import cams, merge
+from wsss_cli.steps import preparing
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 
@@ -194,8 +195,8 @@ def test_it_tells_what_one_run_tells(world: World, nodes: Nodes, stage: str, tmp
 def test_the_network_stays(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker builds it once for all its shards, and it makes the same maps each time."""
     here, built = world.before("cams", tmp_path), []
-    rebuild = cams.rebuild
-    monkeypatch.setattr(cams, "rebuild", lambda *about: built.append(1) or rebuild(*about))
+    rebuild = preparing.rebuild
+    monkeypatch.setattr(preparing, "rebuild", lambda *about: built.append(1) or rebuild(*about))
     monkeypatch.chdir(here.root)
     resident.start()
     try:
