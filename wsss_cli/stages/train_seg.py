@@ -86,7 +86,7 @@ def run(
         if not team.first:
             if work := team.hear():
                 pairs = dataclasses.replace(pairs, folder=folder)
-                begun().run(ResumeFile(out, work), CacheFolder(out, work), pairs)
+                begun().run(out, work, pairs)
                 clear_cache(out)  # where the ranks have no folder in common
             return Summary("train-seg", out)
         inputs = {"masks": {"path": str(masks.resolve()), "fingerprint": pairs.fingerprint()}}
@@ -104,7 +104,7 @@ def run(
             if not stage.complete:
                 stage.begin()
                 training = begun()
-                metrics = training.run(ResumeFile(out, work), CacheFolder(out, work), pairs)
+                metrics = training.run(out, work, pairs)
                 state = training.segmenter.state_dict()
                 about = {"classes": list(folder.classes), "reading": as_dict(pairs.images.reading)}
                 stage.extra("ckpt.pt", encode_checkpoint({**training.about, **about}, state))
@@ -219,9 +219,12 @@ class _Training:
             "configuration": as_dict(config),
         }  # fmt: skip
 
-    def run(self, kept: ResumeFile, disk: CacheFolder, pairs: MaskPairs) -> dict[str, Any]:
+    def run(self, out: Path, work: str, pairs: MaskPairs) -> dict[str, Any]:
         """Train; the metrics: one row an epoch, final figures, and images that could not be used."""
         config = self.config
+        disk = CacheFolder(out, work, pairs.names(), self.reporter.note)
+        if self.team.first:
+            disk.drop_others()
         longest = max(max(bounded_size(size, config.max_side)) for size in pairs.sizes.values())
         side = min(config.crop_size, -(-longest // STEP) * STEP)
         view = JointView(side, config.scale_range, self.mean, self.std, pairs.ignore, config.augment)
@@ -245,8 +248,9 @@ class _Training:
             }
 
         state = train(
-            self.segmenter, losses, self.segmenter.param_groups(config.head_lr), data, recipe, kept, self.reporter,
-            device=self.device, workers=self.workers, team=self.team, pieces=self.pace.accumulate,
+            self.segmenter, losses, self.segmenter.param_groups(config.head_lr), data, recipe,
+            ResumeFile(out, work), self.reporter, device=self.device, workers=self.workers, team=self.team,
+            pieces=self.pace.accumulate,
         )  # fmt: skip
         figures = {**state.figures, "images": len(data), "crop": side}
         return {"figures": figures, "failures": pairs.failures, "history": state.history}

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from wsss_cli.config import Execution, Pace, TrainClsConfig, as_dict
-from wsss_cli.data.cache import CacheFolder, clear_cache
+from wsss_cli.data.cache import clear_cache
 from wsss_cli.data.checkpoints import encode_checkpoint, encode_safetensors
 from wsss_cli.data.files import json_bytes, read_json, sha256
 from wsss_cli.data.image_folder import image_facts
 from wsss_cli.data.limits import allowed
-from wsss_cli.data.resume import ResumeFile, clear_resume
+from wsss_cli.data.resume import clear_resume
 from wsss_cli.data.run import Run
 from wsss_cli.data.samples import Unlabelled, find_images, match, select
 from wsss_cli.data.tagged import TaggedSamples, with_targets
@@ -81,7 +81,7 @@ def run(
         training = Training(config, loaded, cnn, method, team, execution, pace, reporter)
         if not team.first:
             if work := team.hear():
-                training.run(ResumeFile(out, work), CacheFolder(out, work), train, None, names)
+                training.run(out, work, train, None, names)
                 clear_cache(out)  # where the ranks have no folder in common
             return Summary("train-cls", out)
         inputs |= _entry("images", images.resolve(), train.fingerprint())
@@ -101,7 +101,7 @@ def run(
                 for note in (*table.notes, *_advice(config, cnn_weights), *_overlap(train, val)):
                     reporter.note(note)
                 folder.begin()
-                metrics = training.run(ResumeFile(out, work), CacheFolder(out, work), train, val, names)
+                metrics = training.run(out, work, train, val, names)
                 _save(folder, training, metrics, names, options)
     clear_resume(out)
     clear_cache(out)
