@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +98,22 @@ def test_overwriting_forgets_the_pictures(stopped: Path, monkeypatch: pytest.Mon
     train(stopped, "cls", overwrite=True, max_pixels="1000")
 
     assert taken[0] is None
+
+
+def test_the_manifest_tells_the_pieces_and_compares_none(tmp_path: Path) -> None:
+    """Beside the ranks, in both trainings, if there are several; a finished folder stays one at another pace."""
+    images = tiny_maps.write_images(tmp_path / "images")
+    masks = tiny_masks.write_masks(tmp_path / "masks", images)
+    labels, how = write_labels(tmp_path), Execution(device="cpu")
+    told: list[Any] = []
+    for pieces in (1, 2):
+        outs, pace = (tmp_path / f"cls-{pieces}", tmp_path / f"seg-{pieces}"), Pace(accumulate=pieces)
+        train_cls.run(images, labels, outs[0], CONFIG, how, Silent(), pace=pace)
+        train_seg.run(masks, outs[1], TrainSegConfig(epochs=1, batch_size=2), how, Silent(), pace=pace)
+        found = [json.loads((out / "manifest.json").read_text())["environment"] for out in outs]
+        told += [environment.get("accumulate") for environment in found]
+    before = (tmp_path / "cls-2" / "manifest.json").read_bytes()
+    train_cls.run(images, labels, tmp_path / "cls-2", CONFIG, how, Silent())
+
+    assert told == [None, None, 2, 2]
+    assert (tmp_path / "cls-2" / "manifest.json").read_bytes() == before

@@ -215,8 +215,12 @@ def compose(
     journal: Journal,
     started: str,
     device: str,
+    pace: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The manifest of a run that stands at `status`; `head` is its configuration, classes, inputs and facts."""
+    """The manifest of a run that stands at `status`; `head` is its configuration, classes, inputs and facts.
+
+    `pace` stands in its environment.
+    """
     ended = status != "running"
     return {
         "schema": SCHEMA,
@@ -231,7 +235,7 @@ def compose(
         "extras": dict(sorted(extras.items())),
         "started": started,
         "finished": now() if ended else None,
-        "environment": environment(device),
+        "environment": {**environment(device), **pace},
     }
 
 

@@ -70,9 +70,7 @@ def run(
         ids = [id_ for id_ in asked if id_ in folder.items]
         start, digest = _start(config, weights)
         configuration = as_dict(config)
-        team.require_same(
-            {**_facts(configuration, folder, ids, digest), "--accumulate": str(pace.accumulate)}
-        )
+        team.require_same({**_facts(configuration, folder, ids, digest), **_typed(pace, execution)})
         pairs = team.from_first(lambda: look_at_pairs(folder, ids, reporter.note, allowed(execution)))
         _bound_failures(pairs, execution, len(ids))
         Share(ranks=team.ranks, pieces=pace.accumulate).batch(config.batch_size, len(pairs.sizes))
@@ -94,7 +92,7 @@ def run(
             inputs["weights"] = {"path": str(weights.resolve()), "fingerprint": digest}
         with Run(
             out, "train-seg", configuration=configuration, classes=folder.classes, inputs=inputs, ids=(),
-            facts=same_images(folder), execution=execution, reporter=reporter,
+            facts=same_images(folder), execution=execution, reporter=reporter, pace=pace.told,
         ) as stage:  # fmt: skip
             work = sha256(json_bytes([configuration, [entry["fingerprint"] for entry in inputs.values()]]))
             team.say("" if execution.dry_run or stage.complete else work)
@@ -126,6 +124,11 @@ def _facts(
         "list of images": sha256(json_bytes(ids)),
         "file of weights": weights,
     }
+
+
+def _typed(pace: Pace, execution: Execution) -> dict[str, str]:
+    """Options that are in no configuration, and yet of all ranks."""
+    return {"--accumulate": str(pace.accumulate), "--max-pixels": str(allowed(execution))}
 
 
 def _bound_failures(pairs: MaskPairs, execution: Execution, total: int) -> None:

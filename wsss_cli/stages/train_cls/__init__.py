@@ -75,9 +75,7 @@ def run(
         require_fit(config, method)
         Share(ranks=team.ranks, pieces=pace.accumulate).batch(config.batch_size, len(train.samples))
         configuration = {**as_dict(config), "options": dataclasses.asdict(options)}
-        team.require_same(
-            {**_facts(configuration, names, train, table, inputs), "--accumulate": str(pace.accumulate)}
-        )
+        team.require_same({**_facts(configuration, names, train, table, inputs), **_typed(pace, execution)})
         training = Training(config, loaded, cnn, method, team, execution, pace, reporter)
         if not team.first:
             if work := team.hear():
@@ -90,7 +88,7 @@ def run(
         facts = {**image_facts(images, config.reading), "method": config.method}
         with Run(
             out, "train-cls", configuration=configuration, classes=names, inputs=inputs, ids=(), facts=facts,
-            execution=execution, reporter=reporter,
+            execution=execution, reporter=reporter, pace=pace.told,
         ) as folder:  # fmt: skip
             work = _work(configuration, names, inputs)
             team.say("" if execution.dry_run or folder.complete else work)
@@ -144,6 +142,11 @@ def _facts(
         "list of images": sha256(json_bytes([names, train.names()])),
         "file of weights": sha256(json_bytes([entry["fingerprint"] for entry in weights.values()])),
     }
+
+
+def _typed(pace: Pace, execution: Execution) -> dict[str, str]:
+    """Options that are in no configuration, and yet of all ranks."""
+    return {"--accumulate": str(pace.accumulate), "--max-pixels": str(allowed(execution))}
 
 
 def _names(classes: Sequence[str] | None, table: Labels) -> tuple[str, ...]:
