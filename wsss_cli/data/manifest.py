@@ -172,7 +172,9 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
         if isinstance(before, dict) and isinstance(after, dict):
             result += _differences(before, after, f"{prefix}{key}.")
         elif before != after or (key in old) != (key in new):
-            result.append(f"{show(prefix + key)} {_brief(before)} -> {_brief(after)}")
+            # It may differ though the same was typed: the hardware decides what auto means.
+            way = " (--precision says which)" if key == "precision" else ""
+            result.append(f"{show(prefix + key)} {_brief(before)} -> {_brief(after)}{way}")
     return result
 
 
