@@ -86,6 +86,8 @@ class Training:
 
         `work` names the configuration and the images; a state or pictures kept of others of these are not met.
         """
+        # Before the others go on, whose first step would wait for this rank ten minutes at most.
+        lost = {} if unseen is None else unseen.unreadable(self.reporter.note)
         failures = self.team.from_first(lambda: tagged.unreadable(self.reporter.note))
         readable = tagged.without(failures)
         work = sha256(f"{work} {readable.names()}".encode())
@@ -97,7 +99,7 @@ class Training:
             workers=self.workers,
         )  # fmt: skip
         data = self._data(tagged, failures, shelf)
-        held_out = None if unseen is None else self._data(unseen, unseen.unreadable(self.reporter.note))
+        held_out = None if unseen is None else self._data(unseen, lost)
         recipe = Recipe(
             self.config.epochs, self.config.batch_size, self.config.lr, self.config.weight_decay,
             self.config.warmup_epochs, self.config.schedule, self.config.precision, self.config.seed,
