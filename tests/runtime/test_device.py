@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from wsss_cli.config import CamsConfig, resolve
 from wsss_cli.errors import UsageError
 from wsss_cli.methods import METHODS
 from wsss_cli.runtime import device
@@ -38,3 +39,12 @@ def test_published_inference_keeps_its_digits() -> None:
 
     assert len(presets) > len(METHODS.names())
     assert [name for name, values in presets if name != "default" and values.get("precision") != "fp32"] == []
+
+
+@pytest.mark.parametrize(("typed", "chosen"), [("auto", "fp32"), ("bf16", "bf16")])
+def test_auto_typed_is_no_wish_for_another_precision(typed: str, chosen: str) -> None:
+    """Beside a preset that says which one; any other word wins over it."""
+    for name in METHODS.names():
+        paper = METHODS.load(name).CAMS_PRESETS["paper"]
+
+        assert resolve(CamsConfig(precision=typed), paper, {"precision"}).precision == chosen

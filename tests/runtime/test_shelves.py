@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,12 +14,17 @@ import torch
 from torch import Tensor
 
 from wsss_cli.config import Pace
+from wsss_cli.data import cache, files
 from wsss_cli.data.cache import CacheFolder, clear_cache
+from wsss_cli.data.clearing import CACHE
 from wsss_cli.errors import UsageError
 from wsss_cli.runtime.loading import batches
 from wsss_cli.runtime.mask_batches import MaskedImages
 from wsss_cli.runtime.schedule import Recipe
 from wsss_cli.runtime.shelves import Bare, Own, Shared, Shelf, choose_shelf, through
+from wsss_cli.storage.address import location
+
+NAMES = ("a", "b", "c")
 
 
 def make() -> tuple[Tensor, ...]:
@@ -33,7 +41,7 @@ def test_what_was_put_is_taken_in_the_same_types_and_shapes(kind: str, tmp_path:
     shelves: dict[str, Callable[[], Shelf]] = {
         "own": lambda: Own(10_000),
         "shared": lambda: Shared(3, 10_000),
-        "disk": lambda: CacheFolder(tmp_path, "work"),
+        "disk": lambda: CacheFolder(tmp_path, "work", NAMES),
     }
     shelf = shelves[kind]()
     first = through(shelf, 2, make)
@@ -56,7 +64,7 @@ def test_memory_has_a_bound(shelf: Shelf) -> None:
 
 def test_a_damaged_file_is_made_again(tmp_path: Path) -> None:
     """Half a file and another byte count as none; another training's pictures are not seen."""
-    shelf = CacheFolder(tmp_path, "work")
+    shelf = CacheFolder(tmp_path, "work", NAMES)
     shelf.put(0, b"picture")
     (file,) = (path for path in tmp_path.rglob("*") if path.is_file())
     whole = file.read_bytes()
@@ -66,8 +74,70 @@ def test_a_damaged_file_is_made_again(tmp_path: Path) -> None:
     file.write_bytes(whole)
 
     assert shelf.take(0) == b"picture"
-    assert CacheFolder(tmp_path, "other").take(0) is None
+    assert CacheFolder(tmp_path, "other", NAMES).take(0) is None
     clear_cache(tmp_path)
+    assert shelf.take(0) is None
+
+
+def test_a_picture_is_found_by_its_name_in_whatever_place(tmp_path: Path) -> None:
+    """Where an image is left out the others keep their pictures; another version of wsss decodes anew."""
+    CacheFolder(tmp_path, "work", ("a", "b")).put(1, b"picture of b")
+    shelf = CacheFolder(tmp_path, "work", ("b", "c"))
+
+    assert [shelf.take(index) for index in (0, 1)] == [b"picture of b", None]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache, "__version__", "0.0.1")
+        assert CacheFolder(tmp_path, "work", ("b", "c")).take(0) is None
+
+
+def test_the_cache_of_another_work_is_dropped(tmp_path: Path) -> None:
+    """One's own stays, and what a link leads to."""
+    other, own = CacheFolder(tmp_path, "other", NAMES), CacheFolder(tmp_path, "work", NAMES)
+    CacheFolder(tmp_path / "elsewhere", "work", NAMES).put(0, b"elsewhere")
+    for shelf in (other, own):
+        shelf.put(0, b"picture")
+    (tmp_path / CACHE / "link").symlink_to(tmp_path / "elsewhere")
+    own.drop_others()
+
+    assert [shelf.take(0) for shelf in (other, own)] == [None, b"picture"]
+    assert CacheFolder(tmp_path / "elsewhere", "work", NAMES).take(0) == b"elsewhere"
+
+
+def test_a_full_disk_ends_the_keeping_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told once, nothing half is left, and no more is tried; what was kept is still taken."""
+    notes: list[str] = []
+    shelf = CacheFolder(tmp_path, "work", NAMES, notes.append)
+    shelf.put(0, b"picture")
+    tried: list[int] = []
+
+    def full(descriptor: int, _: bytes) -> int:
+        tried.append(descriptor)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "write", full)
+    for index in (1, 2):
+        assert torch.equal(through(shelf, index, make)[0], make()[0])
+    silent = pickle.loads(pickle.dumps(CacheFolder(tmp_path, "work", NAMES, notes.append)))
+    silent.put(1, b"picture")
+    kept = [path for path in tmp_path.rglob("*") if path.is_file()]
+
+    assert notes == [
+        "--cache disk keeps no more images (No space left on device). The others are decoded in each epoch."
+    ]
+    assert len(tried) == 2
+    assert [len(path.parent.name) for path in kept] == [2]
+    assert shelf.take(0) == b"picture"
+
+
+def test_nothing_is_kept_in_a_store() -> None:
+    """Nor looked for, nor removed there."""
+    shelf = CacheFolder(location("s3://bucket/cls"), "work", NAMES)
+    shelf.put(0, b"picture")
+    shelf.drop_others()
+    clear_cache(location("s3://bucket/cls"))
+
     assert shelf.take(0) is None
 
 

@@ -122,6 +122,7 @@ FIRST: list[dict[str, Any]] = [
     {"argv": [*CAM, "--accumulate=3", "-o", "uneven"]},
     {"argv": [*CAM, "-o", "other"], "rank 1": ["--lr=0.1"]},
     {"argv": [*CAM, "-o", "pieces"], "rank 1": ["--accumulate=2"]},
+    {"argv": [*CAM, "-o", "pixels"], "rank 1": ["--max-pixels=1000"]},
     {"argv": [*CAM, "-o", "disk"], "spoil": "disk"},
     {"argv": [*CAM, "-o", "kill"], "spoil": "kill"},
 ]
@@ -154,7 +155,7 @@ def test_only_the_first_rank_talks_and_the_manifest_counts_them(together: Launch
 
     assert json.loads(loud[0]["stdout"])["epoch"] == STEPS
     assert [result["stdout"] + result["stderr"] for result in silent] == ["", "", ""]
-    assert manifest["environment"]["ranks"] == 2
+    assert (manifest["environment"]["ranks"], manifest["environment"]["accumulate"]) == (2, 2)
     assert "accumulate" not in manifest["configuration"]
 
 
@@ -164,7 +165,8 @@ def test_only_the_first_rank_talks_and_the_manifest_counts_them(together: Launch
         (3, 2, "--batch-size is 8; 2 ranks with --accumulate 3 cannot share it evenly"),
         (4, 2, "Rank 1 has another configuration than rank 0. Start every rank with the same command"),
         (5, 2, "Rank 1 has another --accumulate than rank 0."),
-        (6, 5, "No space left on device"),
+        (6, 2, "Rank 1 has another --max-pixels than rank 0."),
+        (7, 5, "No space left on device"),
     ],
 )
 def test_what_is_wrong_in_one_rank_ends_both(together: Launched, case: int, code: int, sentence: str) -> None:
@@ -302,6 +304,15 @@ def test_each_rank_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device("auto", second) == choose_device("cuda", second) == torch.device("cuda:1")
     assert choose_device("cpu", second) == torch.device("cpu")
     assert [loading_processes(0, torch.device("cuda"), ranks) for ranks in (1, 2, 20)] == [8, 6, 1]
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_a_rank_that_sees_one_gpu_takes_it(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    """As under Slurm, which shows each task its own as the first one."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+
+    assert [choose_device(device, Place(rank, 2, rank, 2)).index for rank in (0, 1)] == [0, 0]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from wsss_cli.data.checkpoints import encode_checkpoint, read_checkpoint
 from wsss_cli.data.folder import read_item, read_run
 from wsss_cli.errors import OutputMismatchError, RejectedInputError, UnsafeFileError, UsageError
 from wsss_cli.reporter import Silent
+from wsss_cli.runtime import device
 from wsss_cli.stages import cams, train_cls
 from wsss_cli.summary import Summary
 
@@ -370,3 +371,21 @@ def test_stride_scales_and_bound(trained: Path, photos: Path, tmp_path: Path) ->
     first, second = cam_of(tmp_path / "one", "b/p1"), cam_of(tmp_path / "two", "b/p1")
     assert first.maps.shape == second.maps.shape == (1, 33, 40)
     assert not np.array_equal(first.maps, second.maps)
+
+
+def test_maps_are_bf16_where_the_hardware_multiplies_it(
+    photos: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But those of the paper are fp32, also with `--precision auto`; the message says how to continue elsewhere."""
+    monkeypatch.setattr(device, "_fast_bf16", lambda _: True)
+    checking = Execution(device="cpu", dry_run=True)
+    paper = CamsConfig(preset="paper", precision="auto")
+    found = [
+        localise(trained, photos, tmp_path / "no", config, execution=checking, given={"precision", "preset"})
+        for config in (CamsConfig(), paper)
+    ]
+    localise(trained, photos, tmp_path / "cams", CamsConfig(precision="fp32"), limit=1)
+
+    assert [summary.figures["precision"] for summary in found] == ["bf16", "fp32"]
+    with pytest.raises(OutputMismatchError, match=r'"fp32" -> "bf16" \(--precision says which\)'):
+        localise(trained, photos, tmp_path / "cams", limit=1)

@@ -125,7 +125,13 @@ RayAddress = Annotated[
         help="The cluster of --executor ray; without it one is started here, on --workers cores, and ended.",
     ),
 ]
-Precision = Annotated[str, _running("--precision", help="auto, fp32, bf16 or fp16.")]
+Precision = Annotated[
+    str,
+    _running(
+        "--precision",
+        help="fp32, bf16, fp16, or auto: bf16 where the hardware multiplies it, in trainings and maps; else fp32.",
+    ),
+]
 MaxFailures = Annotated[
     str, _running("--max-failures", metavar="N|P%", help="Stop early once more items than this failed.")
 ]

@@ -28,9 +28,10 @@ def _plain(value: Any) -> Any:
 
 def resolve(config: Any, preset: Mapping[str, Any], given: Collection[str]) -> Any:
     """`config` with the preset's values wherever the user typed nothing; "options" of a preset are not
-    fields.
+    fields. `--precision auto` typed is no wish for another precision than the preset's.
     """
-    changes = {name: value for name, value in preset.items() if name not in given and name != "options"}
+    kept = {name for name in given if (name, getattr(config, name, None)) != ("precision", "auto")}
+    changes = {name: value for name, value in preset.items() if name not in kept and name != "options"}
     return dataclasses.replace(config, **changes)
 
 

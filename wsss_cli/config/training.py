@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from wsss_cli.config.checks import PRECISIONS, require
 from wsss_cli.config.reading import PLAIN, Reading
@@ -24,6 +25,11 @@ class Pace:
     def __post_init__(self) -> None:
         require(self.accumulate >= 1, f"--accumulate is {self.accumulate}; it must be at least 1.")
         require_choice("--cache", self.cache, CACHES)
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What a manifest says of it beside the number of ranks, which explains another rounding as well."""
+        return {"accumulate": self.accumulate} if self.accumulate > 1 else {}
 
 
 @dataclass(frozen=True)

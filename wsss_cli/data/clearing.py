@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wsss_cli.data import journal as journals
 from wsss_cli.data import manifest as manifests
-from wsss_cli.data.files import remove, remove_empty_folders, remove_growing, sweep
+from wsss_cli.data.files import remove, remove_empty_folders, remove_growing, remove_tree, sweep
 from wsss_cli.errors import OutputMismatchError
 from wsss_cli.text import show
 
@@ -39,6 +39,7 @@ def clear(out: Path, stage: str, note: Callable[[str], None]) -> None:
         remove(out / OVERLAY)  # it shows what is removed here
     _clear_parts(out, stage, note)
     remove(out / RESUME)
+    remove_tree(out / CACHE)
     remove_growing(out / journals.NAME)
     remove(out / manifests.NAME)
 

@@ -15,6 +15,7 @@ import json
 import math
 import os
 import secrets
+import shutil
 import socket
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -89,20 +90,33 @@ def _write_atomic(path: Path, parts: Iterable[bytes]) -> None:
     if isinstance(path, Address):
         objects.write(path, b"".join(parts))
         return
-    temporary = path.with_name(TEMPORARY_PREFIX + secrets.token_hex(6))
     try:
         _make_folders(path.parent)
         _require_file(path)
-        try:
-            _write_new(temporary, parts)
-            os.replace(temporary, path)  # noqa: PTH105 - tests make this very call fail
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
+        _replace(path, parts, lasting=True)
         sync_folder(path.parent)
     except OSError as error:
         _refuse(path, error)
+
+
+def _replace(path: Path, parts: Iterable[bytes], *, lasting: bool) -> None:
+    temporary = path.with_name(TEMPORARY_PREFIX + secrets.token_hex(6))
+    try:
+        _write_new(temporary, parts, lasting=lasting)
+        os.replace(temporary, path)  # noqa: PTH105 - tests make this very call fail
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_loosely(path: Path, payload: bytes) -> None:
+    """Write a file of this machine that may be lost: no reader meets half of it, but nothing waits for the disk.
+
+    Parents are made. OSError where it cannot be written. After a crash of the machine it may hold anything.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _replace(path, (payload,), lasting=False)
 
 
 def _require_file(path: Path) -> None:
@@ -135,7 +149,7 @@ def can_link(places: Iterable[Path]) -> bool:
     return not any(isinstance(place, Address) for place in places)
 
 
-def _write_new(path: Path, parts: Iterable[bytes]) -> None:
+def _write_new(path: Path, parts: Iterable[bytes], *, lasting: bool) -> None:
     descriptor = os.open(
         path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666
     )  # the umask applies
@@ -146,7 +160,8 @@ def _write_new(path: Path, parts: Iterable[bytes]) -> None:
             length += len(part)
         if os.fstat(descriptor).st_size != length:
             raise OSError(errno.EIO, "the file is shorter than what was written")
-        os.fsync(descriptor)
+        if lasting:
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -284,6 +299,12 @@ def remove_empty_folders(folder: Path) -> None:
     for parent, _, _ in os.walk(folder, topdown=False):
         with contextlib.suppress(OSError):  # somebody else's file is in it
             Path(parent).rmdir()
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder of this machine with all that is in it, as far as that is possible; no link is followed."""
+    if not isinstance(folder, Address):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_there(path: Path) -> bool:

@@ -172,7 +172,9 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
         if isinstance(before, dict) and isinstance(after, dict):
             result += _differences(before, after, f"{prefix}{key}.")
         elif before != after or (key in old) != (key in new):
-            result.append(f"{show(prefix + key)} {_brief(before)} -> {_brief(after)}")
+            # It may differ though the same was typed: the hardware decides what auto means.
+            way = " (--precision says which)" if key == "precision" else ""
+            result.append(f"{show(prefix + key)} {_brief(before)} -> {_brief(after)}{way}")
     return result
 
 
@@ -215,8 +217,12 @@ def compose(
     journal: Journal,
     started: str,
     device: str,
+    pace: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The manifest of a run that stands at `status`; `head` is its configuration, classes, inputs and facts."""
+    """The manifest of a run that stands at `status`; `head` is its configuration, classes, inputs and facts.
+
+    `pace` stands in its environment.
+    """
     ended = status != "running"
     return {
         "schema": SCHEMA,
@@ -231,7 +237,7 @@ def compose(
         "extras": dict(sorted(extras.items())),
         "started": started,
         "finished": now() if ended else None,
-        "environment": environment(device),
+        "environment": {**environment(device), **pace},
     }
 
 

@@ -33,9 +33,13 @@ class MaskPairs:
         """The label of unknown pixels."""
         return ignore_value(len(self.folder.classes))
 
+    def names(self) -> list[str]:
+        """Each usable pair by its id and the hashes of its mask and its image."""
+        return [f"{id_} {self.folder.items[id_].sha256} {digest}\n" for id_, digest in self.digests.items()]
+
     def fingerprint(self) -> str:
         """The hash of every usable mask and image."""
-        lines = [f"{id_} {self.folder.items[id_].sha256} {digest}\n" for id_, digest in self.digests.items()]
+        lines = self.names()
         if self.images.reading != PLAIN:  # other pixels of the same files
             lines.append(repr(self.images.reading))
         return hashlib.sha256("".join(lines).encode()).hexdigest()

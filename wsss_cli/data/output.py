@@ -51,6 +51,8 @@ class Output:
     `root` is "" where the items are files beside the manifest, of which an id may have any number; else each id has
     one item.
 
+    `pace` is told in the manifest, where it counts as nothing.
+
     Of `ids` a shard has its part, by blocks of neighbours. `of_all` are the ids of all shards where they are not `ids`:
     of a command that has images but no items.
     """
@@ -68,6 +70,7 @@ class Output:
         of_all: Sequence[str] | None = None,
         execution: Execution,
         reporter: Reporter,
+        pace: Mapping[str, Any] | None = None,
     ) -> None:
         self.path, self.stage, self.suffix = path, stage, suffix
         self.shard, every = execution.shard, sorted(ids)
@@ -76,6 +79,7 @@ class Output:
         self.extras_home = self.home if stage in manifests.OWN_EXTRAS else path
         self.merged = False  # whether this is a shard of a folder that is whole already
         self.dry_run, self._device = execution.dry_run, execution.device
+        self._pace = dict(pace or {})
         self.journal = Journal()
         self.extras: dict[str, str] = {}  # name -> sha256 of the whole files beside the items
         self.begun = False  # whether this run has changed anything
@@ -260,6 +264,7 @@ class Output:
             self.stage, status, {**self._head, "root": self._root} if beside else self._head,
             counts={"total": len(self.ids), "done": done, "failed": failed}, ids=self.ids, suffix=self.suffix,
             extras=self.extras, journal=journal, started=self._started, device=self._device,
+            pace=self._pace,
         )  # fmt: skip
 
     def note(self, text: str) -> None:

@@ -45,6 +45,7 @@ class Run:
         of_all: Sequence[str] | None = None,
         execution: Execution,
         reporter: Reporter,
+        pace: Mapping[str, Any] | None = None,
     ) -> None:
         head = {
             "configuration": dict(configuration),
@@ -54,7 +55,7 @@ class Run:
         }
         self._output = Output(
             out, stage, head, ids=ids, suffix=suffix, block=block, of_all=of_all, execution=execution,
-            reporter=reporter,
+            reporter=reporter, pace=pace,
         )  # fmt: skip
         self._held = self._output.held(self._resume, self._finish)
         self.out, self.ids, self.suffix = out, self._output.ids, suffix

@@ -18,7 +18,8 @@ def choose_device(name: str, where: Place | None = None) -> torch.device:
     """`auto` is the first CUDA GPU, else the CPU; a device that is not there is an `EnvironmentProblemError`.
 
     `auto:2` is meant for the third process of a machine, so that each takes a GPU of its own as long as there are any.
-    Of several ranks of a training on a machine each takes the GPU of its own number, which must be there.
+    Of several ranks of a training on a machine each takes the GPU of its own number, which must be there; where torch
+    sees one GPU only, that one, as each rank may have been shown its own.
     """
     if where is not None and where.ranks > 1 and name != "cpu":
         name = _of_rank(name, where)
@@ -51,6 +52,8 @@ def _of_rank(name: str, where: Place) -> str:
         )
     if name not in ("auto", "cuda") or not torch.cuda.is_available():
         return name
+    if torch.cuda.device_count() == 1:  # srun --gpus-per-task=1 shows each rank its own
+        return "cuda:0"
     if where.local_rank >= torch.cuda.device_count():
         raise EnvironmentProblemError(
             f"Rank {where.rank} has no GPU of its own: torch sees {torch.cuda.device_count()} here for "

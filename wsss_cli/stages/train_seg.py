@@ -70,9 +70,7 @@ def run(
         ids = [id_ for id_ in asked if id_ in folder.items]
         start, digest = _start(config, weights)
         configuration = as_dict(config)
-        team.require_same(
-            {**_facts(configuration, folder, ids, digest), "--accumulate": str(pace.accumulate)}
-        )
+        team.require_same({**_facts(configuration, folder, ids, digest), **_typed(pace, execution)})
         pairs = team.from_first(lambda: look_at_pairs(folder, ids, reporter.note, allowed(execution)))
         _bound_failures(pairs, execution, len(ids))
         Share(ranks=team.ranks, pieces=pace.accumulate).batch(config.batch_size, len(pairs.sizes))
@@ -86,7 +84,7 @@ def run(
         if not team.first:
             if work := team.hear():
                 pairs = dataclasses.replace(pairs, folder=folder)
-                begun().run(ResumeFile(out, work), CacheFolder(out, work), pairs)
+                begun().run(out, work, pairs)
                 clear_cache(out)  # where the ranks have no folder in common
             return Summary("train-seg", out)
         inputs = {"masks": {"path": str(masks.resolve()), "fingerprint": pairs.fingerprint()}}
@@ -94,7 +92,7 @@ def run(
             inputs["weights"] = {"path": str(weights.resolve()), "fingerprint": digest}
         with Run(
             out, "train-seg", configuration=configuration, classes=folder.classes, inputs=inputs, ids=(),
-            facts=same_images(folder), execution=execution, reporter=reporter,
+            facts=same_images(folder), execution=execution, reporter=reporter, pace=pace.told,
         ) as stage:  # fmt: skip
             work = sha256(json_bytes([configuration, [entry["fingerprint"] for entry in inputs.values()]]))
             team.say("" if execution.dry_run or stage.complete else work)
@@ -104,7 +102,7 @@ def run(
             if not stage.complete:
                 stage.begin()
                 training = begun()
-                metrics = training.run(ResumeFile(out, work), CacheFolder(out, work), pairs)
+                metrics = training.run(out, work, pairs)
                 state = training.segmenter.state_dict()
                 about = {"classes": list(folder.classes), "reading": as_dict(pairs.images.reading)}
                 stage.extra("ckpt.pt", encode_checkpoint({**training.about, **about}, state))
@@ -126,6 +124,11 @@ def _facts(
         "list of images": sha256(json_bytes(ids)),
         "file of weights": weights,
     }
+
+
+def _typed(pace: Pace, execution: Execution) -> dict[str, str]:
+    """Options that are in no configuration, and yet of all ranks."""
+    return {"--accumulate": str(pace.accumulate), "--max-pixels": str(allowed(execution))}
 
 
 def _bound_failures(pairs: MaskPairs, execution: Execution, total: int) -> None:
@@ -219,9 +222,12 @@ class _Training:
             "configuration": as_dict(config),
         }  # fmt: skip
 
-    def run(self, kept: ResumeFile, disk: CacheFolder, pairs: MaskPairs) -> dict[str, Any]:
+    def run(self, out: Path, work: str, pairs: MaskPairs) -> dict[str, Any]:
         """Train; the metrics: one row an epoch, final figures, and images that could not be used."""
         config = self.config
+        disk = CacheFolder(out, work, pairs.names(), self.reporter.note)
+        if self.team.first:
+            disk.drop_others()
         longest = max(max(bounded_size(size, config.max_side)) for size in pairs.sizes.values())
         side = min(config.crop_size, -(-longest // STEP) * STEP)
         view = JointView(side, config.scale_range, self.mean, self.std, pairs.ignore, config.augment)
@@ -245,8 +251,9 @@ class _Training:
             }
 
         state = train(
-            self.segmenter, losses, self.segmenter.param_groups(config.head_lr), data, recipe, kept, self.reporter,
-            device=self.device, workers=self.workers, team=self.team, pieces=self.pace.accumulate,
+            self.segmenter, losses, self.segmenter.param_groups(config.head_lr), data, recipe,
+            ResumeFile(out, work), self.reporter, device=self.device, workers=self.workers, team=self.team,
+            pieces=self.pace.accumulate,
         )  # fmt: skip
         figures = {**state.figures, "images": len(data), "crop": side}
         return {"figures": figures, "failures": pairs.failures, "history": state.history}

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from wsss_cli.config import Execution, Pace, TrainClsConfig, as_dict
-from wsss_cli.data.cache import CacheFolder, clear_cache
+from wsss_cli.data.cache import clear_cache
 from wsss_cli.data.checkpoints import encode_checkpoint, encode_safetensors
 from wsss_cli.data.files import json_bytes, read_json, sha256
 from wsss_cli.data.image_folder import image_facts
 from wsss_cli.data.limits import allowed
-from wsss_cli.data.resume import ResumeFile, clear_resume
+from wsss_cli.data.resume import clear_resume
 from wsss_cli.data.run import Run
 from wsss_cli.data.samples import Unlabelled, find_images, match, select
 from wsss_cli.data.tagged import TaggedSamples, with_targets
@@ -75,13 +75,11 @@ def run(
         require_fit(config, method)
         Share(ranks=team.ranks, pieces=pace.accumulate).batch(config.batch_size, len(train.samples))
         configuration = {**as_dict(config), "options": dataclasses.asdict(options)}
-        team.require_same(
-            {**_facts(configuration, names, train, table, inputs), "--accumulate": str(pace.accumulate)}
-        )
+        team.require_same({**_facts(configuration, names, train, table, inputs), **_typed(pace, execution)})
         training = Training(config, loaded, cnn, method, team, execution, pace, reporter)
         if not team.first:
             if work := team.hear():
-                training.run(ResumeFile(out, work), CacheFolder(out, work), train, None, names)
+                training.run(out, work, train, None, names)
                 clear_cache(out)  # where the ranks have no folder in common
             return Summary("train-cls", out)
         inputs |= _entry("images", images.resolve(), train.fingerprint())
@@ -90,7 +88,7 @@ def run(
         facts = {**image_facts(images, config.reading), "method": config.method}
         with Run(
             out, "train-cls", configuration=configuration, classes=names, inputs=inputs, ids=(), facts=facts,
-            execution=execution, reporter=reporter,
+            execution=execution, reporter=reporter, pace=pace.told,
         ) as folder:  # fmt: skip
             work = _work(configuration, names, inputs)
             team.say("" if execution.dry_run or folder.complete else work)
@@ -101,7 +99,7 @@ def run(
                 for note in (*table.notes, *_advice(config, cnn_weights), *_overlap(train, val)):
                     reporter.note(note)
                 folder.begin()
-                metrics = training.run(ResumeFile(out, work), CacheFolder(out, work), train, val, names)
+                metrics = training.run(out, work, train, val, names)
                 _save(folder, training, metrics, names, options)
     clear_resume(out)
     clear_cache(out)
@@ -144,6 +142,11 @@ def _facts(
         "list of images": sha256(json_bytes([names, train.names()])),
         "file of weights": sha256(json_bytes([entry["fingerprint"] for entry in weights.values()])),
     }
+
+
+def _typed(pace: Pace, execution: Execution) -> dict[str, str]:
+    """Options that are in no configuration, and yet of all ranks."""
+    return {"--accumulate": str(pace.accumulate), "--max-pixels": str(allowed(execution))}
 
 
 def _names(classes: Sequence[str] | None, table: Labels) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from wsss_cli.config import Execution, Pace, TrainClsConfig, as_dict
 from wsss_cli.data.cache import CacheFolder
+from wsss_cli.data.files import sha256
 from wsss_cli.data.resume import ResumeFile
 from wsss_cli.data.tagged import TaggedSamples
 from wsss_cli.methods import Progress
@@ -74,20 +76,30 @@ class Training:
 
     def run(
         self,
-        kept: ResumeFile,
-        disk: CacheFolder,
+        out: Path,
+        work: str,
         tagged: TaggedSamples,
         unseen: TaggedSamples | None,
         names: Sequence[str],
     ) -> dict[str, Any]:
-        """Train; the metrics: one row an epoch, final figures, and images that could not be read."""
+        """Train; the metrics: one row an epoch, final figures, and images that could not be read.
+
+        `work` names the configuration and the images; a state or pictures kept of others of these are not met.
+        """
+        # Before the others go on, whose first step would wait for this rank ten minutes at most.
+        lost = {} if unseen is None else unseen.unreadable(self.reporter.note)
         failures = self.team.from_first(lambda: tagged.unreadable(self.reporter.note))
+        readable = tagged.without(failures)
+        work = sha256(f"{work} {readable.names()}".encode())
+        disk = CacheFolder(out, work, [sample.id for sample in readable.samples], self.reporter.note)
+        if self.team.first:
+            disk.drop_others()
         shelf = choose_shelf(
             self.pace.cache, disk, items=len(tagged.samples), room=MEMORY // self.team.place.local_ranks,
             workers=self.workers,
         )  # fmt: skip
         data = self._data(tagged, failures, shelf)
-        held_out = None if unseen is None else self._data(unseen, unseen.unreadable(self.reporter.note))
+        held_out = None if unseen is None else self._data(unseen, lost)
         recipe = Recipe(
             self.config.epochs, self.config.batch_size, self.config.lr, self.config.weight_decay,
             self.config.warmup_epochs, self.config.schedule, self.config.precision, self.config.seed,
@@ -99,9 +111,9 @@ class Training:
             self.method.begin_epoch(place, lambda: self._calibration(data))
 
         state = train(
-            self.method, self._losses, [tuple(group) for group in self.method.param_groups()], data, recipe, kept,
-            self.reporter, device=self.device, workers=self.workers, before_epoch=begin, team=self.team,
-            pieces=self.pace.accumulate,
+            self.method, self._losses, [tuple(group) for group in self.method.param_groups()], data, recipe,
+            ResumeFile(out, work), self.reporter, device=self.device, workers=self.workers, before_epoch=begin,
+            team=self.team, pieces=self.pace.accumulate,
         )  # fmt: skip
         figures = state.figures
         if held_out is not None:
