@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsss_cli.cli import main
-from wsss_cli.config import Shard, found_shard
+from wsss_cli.config import Execution, Shard, found_shard
 from wsss_cli.data.cams import encode_cam
+from wsss_cli.data.run import Run
 from wsss_cli.data.shards import homes
 from wsss_cli.errors import EnvironmentProblemError, UsageError
+from wsss_cli.reporter import Silent
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
 
@@ -208,8 +211,6 @@ def test_facts_are_held_against_each_other_before_the_work(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The merge would refuse them, after all shards have run."""
-    from wsss_cli.data.run import Run
-
     done("pseudo-labels cams -o masks --threshold 0.3 --shard 1/2")
     begin = Run.__init__
 
@@ -219,6 +220,24 @@ def test_facts_are_held_against_each_other_before_the_work(
     monkeypatch.setattr(Run, "__init__", elsewhere)
     second = "pseudo-labels cams -o masks --threshold 0.3 --shard 2/2"
     refused(capsys, second, "Shard 1/2 of masks", "other facts: images", "/elsewhere")
+
+
+@pytest.mark.usefixtures("maps")
+@pytest.mark.parametrize("more", ["", " --overwrite", " --dry-run"])
+def test_a_shard_of_what_was_begun_without_shards(more: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """While that run lives the folder is in use; once it was stopped it must be finished as it was begun."""
+    shard = f"pseudo-labels cams -o masks --threshold 0.3 --shard 1/2{more}"
+    run = Run(
+        Path("masks"), "pseudo-labels", configuration={}, classes=(), inputs={}, ids=("a",),
+        execution=Execution(), reporter=Silent(),
+    )  # fmt: skip
+    with suppress(KeyboardInterrupt), run:
+        run.begin()
+        refused(capsys, shard, "masks is in use by process", status=6)
+        raise KeyboardInterrupt
+    before = tiny_maps.snapshot(Path("masks"))
+    refused(capsys, shard, "masks was begun without shards", "--shard none")
+    assert tiny_maps.snapshot(Path("masks")) == before
 
 
 def test_a_folder_of_shards_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

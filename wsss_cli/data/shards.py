@@ -13,6 +13,8 @@ from typing import Any
 
 from wsss_cli.config import Shard
 from wsss_cli.data import manifest as manifests
+from wsss_cli.data.clearing import LOCK
+from wsss_cli.data.files import refuse_alive
 from wsss_cli.errors import EnvironmentProblemError, OutputMismatchError, RejectedInputError
 from wsss_cli.text import show
 
@@ -78,6 +80,23 @@ def refuse_whole(out: Path) -> None:
             f"{show(out)} is cut into shards. Run 'wsss merge {show(out)}' once all of them have ended, "
             "or pass another --out."
         )
+
+
+def refuse_begun(out: Path) -> None:
+    """OutputInUseError if a run without shards is filling the folder, OutputMismatchError if one was stopped in it."""
+    if not _is_running(out):
+        return
+    refuse_alive(out / LOCK)
+    if _is_running(out):  # else it has ended meanwhile
+        raise OutputMismatchError(
+            f"{show(out)} was begun without shards and is not finished. "
+            "Run the same command without shards (--shard none), or pass another --out."
+        )
+
+
+def _is_running(out: Path) -> bool:
+    manifest = manifests.read_manifest(out, OutputMismatchError)
+    return manifest is not None and manifest["status"] == "running"
 
 
 def refuse_disagreement(out: Path, shard: Shard, mine: Mapping[str, Any], *, overwriting: bool) -> None:
