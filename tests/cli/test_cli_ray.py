@@ -49,6 +49,7 @@ def test_which_commands_have_it() -> None:
         ("--executor slurm", "--executor"),
         ("--executor ray --device cuda:1", "chooses the GPUs itself"),
         ("--executor ray --ray-address head", "write HOST:PORT"),
+        ("--executor ray --out s3://bucket/crf", "--shard"),
     ],
 )
 def test_what_does_not_go_together(words: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:

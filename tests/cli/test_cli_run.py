@@ -214,6 +214,22 @@ def test_dry_run_stops_after_the_first_stage(calls: list[Call]) -> None:
     assert [call.stage for call in calls] == ["train_cls"]
 
 
+def test_dry_run_of_a_stream_plans_what_it_makes(
+    calls: list[Call], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not the folders of maps, which there will not be; their values are those of the masks' folder."""
+    typed = "--dry-run --stream --crf-preset irn --scale 0.5 --truth truth --json"
+    assert main([*RUN, *typed.split()]) == 0
+    said = capsys.readouterr()
+    stages = json.loads(said.out)["stages"]
+    assert list(stages) == ["cls", "pseudo-labels", "seg", "predictions", "eval"]
+    masks = stages["pseudo-labels"]
+    assert (masks["cams"]["scales"], masks["crf"]["preset"]) == ([0.5], "irn")
+    assert "threshold" in masks["pseudo-labels"]
+    assert "stream (dry run, nothing written)\n" in said.err
+    assert len(calls) == 1
+
+
 def test_dry_run_shows_the_values_of_every_stage(
     calls: list[Call], capsys: pytest.CaptureFixture[str]
 ) -> None:

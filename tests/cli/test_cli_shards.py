@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wsss_cli.cli import main
-from wsss_cli.config import Shard, found_shard
-from wsss_cli.errors import UsageError
+from wsss_cli.config import Execution, Shard, found_shard
+from wsss_cli.data.cams import encode_cam
+from wsss_cli.data.run import Run
+from wsss_cli.data.shards import homes
+from wsss_cli.errors import EnvironmentProblemError, UsageError
+from wsss_cli.reporter import Silent
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "stages"))
 
@@ -144,3 +151,104 @@ def test_ranks_of_a_machine_take_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> 
     assert str(choose_device("auto")) == "cuda"
     with pytest.raises(UsageError):
         choose_device("auto:x")
+
+
+# -- shards that do not go together ------------------------------------------------------------------------
+
+
+def refused(capsys: pytest.CaptureFixture[str], command: str, *says: str, status: int = 7) -> None:
+    """The command ends so, with one sentence that holds all of `says`."""
+    capsys.readouterr()
+    assert main(command.split()) == status
+    said = capsys.readouterr().err
+    assert [text for text in says if text not in said] == []
+
+
+def done(*commands: str) -> None:
+    for command in commands:
+        assert main([*command.split(), "--quiet"]) == 0
+
+
+@pytest.fixture
+def others(maps: Path) -> None:
+    """Truth, a copy of it, and the maps of another run, in which one item differs."""
+    payloads = {"b": encode_cam(tiny_maps.cam((0,)))}
+    tiny_maps.write_cams(maps.parent / "others", maps.parent / "images", payloads)
+    for name in ("truth", "copy"):
+        tiny_maps.write_truth(maps.parent / name)
+
+
+@pytest.mark.usefixtures("others")
+def test_one_score_has_the_same_predictions_and_truth(capsys: pytest.CaptureFixture[str]) -> None:
+    """Another folder is refused when the second shard begins, and, with --overwrite, when they are merged."""
+    done("eval cams --truth truth -o eval --shard 1/2")
+    refused(
+        capsys, "eval others --truth truth -o eval --shard 2/2", "another input", "predictions has changed"
+    )
+    refused(capsys, "eval cams --truth copy -o eval --shard 2/2", "another input", "truth has changed")
+    remedy = "Run shard 2/2 again with --overwrite."
+    done("eval others --truth truth -o eval --shard 2/2 --overwrite")
+    refused(capsys, "merge eval", "Shard 2/2 of eval", "predictions has changed", remedy)
+    done("eval cams --truth copy -o eval --shard 2/2 --overwrite")
+    refused(capsys, "merge eval", "Shard 2/2 of eval", "truth has changed", remedy)
+    done("eval cams --truth truth -o eval --shard 2/2 --overwrite", "merge eval")
+    manifest = json.loads(Path("eval/manifest.json").read_text())
+    assert [sorted(value) for value in manifest["inputs"].values()] == [["fingerprint", "path"]] * 2
+
+
+@pytest.mark.usefixtures("maps")
+def test_shards_that_disagree_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """With the folder, what differs, and what to do about it; merge itself has no --overwrite."""
+    done("pseudo-labels cams -o masks --threshold 0.3 --shard 1/2")
+    other = "pseudo-labels cams -o masks --threshold 0.4 --shard 2/2"
+    refused(capsys, other, "Shard 1/2 of masks was made with another configuration: threshold")
+    done(f"{other} --overwrite")
+    refused(capsys, "merge masks", "Shard 2/2 of masks", "threshold", "Run shard 2/2 again with --overwrite.")
+
+
+@pytest.mark.usefixtures("maps")
+def test_facts_are_held_against_each_other_before_the_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The merge would refuse them, after all shards have run."""
+    done("pseudo-labels cams -o masks --threshold 0.3 --shard 1/2")
+    begin = Run.__init__
+
+    def elsewhere(self: Run, *arguments: Any, **options: Any) -> None:
+        begin(self, *arguments, **{**options, "facts": {**options["facts"], "images": "/elsewhere"}})
+
+    monkeypatch.setattr(Run, "__init__", elsewhere)
+    second = "pseudo-labels cams -o masks --threshold 0.3 --shard 2/2"
+    refused(capsys, second, "Shard 1/2 of masks", "other facts: images", "/elsewhere")
+
+
+@pytest.mark.usefixtures("maps")
+@pytest.mark.parametrize("more", ["", " --overwrite", " --dry-run"])
+def test_a_shard_of_what_was_begun_without_shards(more: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """While that run lives the folder is in use; once it was stopped it must be finished as it was begun."""
+    shard = f"pseudo-labels cams -o masks --threshold 0.3 --shard 1/2{more}"
+    run = Run(
+        Path("masks"), "pseudo-labels", configuration={}, classes=(), inputs={}, ids=("a",),
+        execution=Execution(), reporter=Silent(),
+    )  # fmt: skip
+    with suppress(KeyboardInterrupt), run:
+        run.begin()
+        refused(capsys, shard, "masks is in use by process", status=6)
+        raise KeyboardInterrupt
+    before = tiny_maps.snapshot(Path("masks"))
+    refused(capsys, shard, "masks was begun without shards", "--shard none")
+    assert tiny_maps.snapshot(Path("masks")) == before
+
+
+def test_a_folder_of_shards_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing there is no shard; what cannot be looked at may hold some."""
+    assert homes(tmp_path) == {}
+    (tmp_path / "shards").touch()
+    assert homes(tmp_path) == {}
+
+    def fail(_: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "iterdir", fail)
+    with pytest.raises(EnvironmentProblemError, match="Input/output error"):
+        homes(tmp_path)

@@ -144,6 +144,54 @@ def test_what_may_lack_images_is_read_by_the_next(capsys: pytest.CaptureFixture[
     assert "--allow-partial" not in printed(capsys, *chain)
 
 
+def commands(script: str) -> list[str]:
+    return [line.removeprefix("exec wsss ") for line in script.splitlines() if line.startswith("exec ")]
+
+
+def test_a_file_of_defaults_goes_with_every_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which is checked with it; a command that has one of its own keeps that."""
+    monkeypatch.chdir(tmp_path)
+    Path("my own.toml").write_text('[crf]\nout = "here"\n[slurm]\narray = "2"\n')
+    Path("wrong.toml").write_text("[crf]\nnosuch = 3\n")
+    words = ["crf", "cams", "+", "pseudo-labels", "here", "--config=b.toml"]
+    Path("b.toml").touch()
+
+    assert commands(printed(capsys, "--config", "my own.toml", *words)) == [
+        """crf cams --config 'my own.toml' --shard "$SLURM_ARRAY_TASK_ID/2" --allow-failed 100%""",
+        "merge here --config 'my own.toml'",
+        """pseudo-labels here --config=b.toml --shard "$SLURM_ARRAY_TASK_ID/2" --allow-failed 100%""",
+        "merge pseudo-labels --config b.toml",
+    ]
+    assert main(["slurm", "crf", "cams", "--config", "wrong.toml"]) == 2
+    assert "nosuch" in capsys.readouterr().err
+
+
+def test_what_the_settings_leave_whole_is_one_job(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An array that was meant for the other commands; WSSS_SHARD may say that nothing is cut."""
+    monkeypatch.setenv("WSSS_SHARD", "none")
+    script = printed(
+        capsys, "--array", "2", "refine", "cams", "--method", "irn", "+", "export", "m", "--to", "coco"
+    )
+    assert commands(script) == [
+        "refine cams --method irn --shard none",
+        "export m --to coco --shard none",
+    ]
+
+
+def test_ways_to_refine_that_learn() -> None:
+    """What the settings say of them is what the refiners say themselves."""
+    pytest.importorskip("torch")
+    from wsss_cli.config import whole_refiner
+    from wsss_cli.refiners import REFINERS
+
+    for name in REFINERS.names():
+        assert bool(whole_refiner(name)) == bool(REFINERS.load(name).TRAINING)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -160,6 +208,12 @@ def test_what_may_lack_images_is_read_by_the_next(capsys: pytest.CaptureFixture[
         ("cams a b --shard 1/2", "Leave it out"),
         ("--after x cams a b", "--after is 'x'"),
         ("cams a b --allow-failed x", "--allow-failed is 'x'"),
+        ("--array 2 cams a b --executor ray", "into shards itself"),
+        ("--array 2 cams a b --dry-run", "--dry-run"),
+        ("export m --to coco --array 2", "--to coco"),
+        ("refine cams --method irn --array 2", "--method irn"),
+        ("--array 2 stream a b", "--crf-set threshold="),
+        ("--array 2 cams a b --shard none", "Leave it out"),
     ],
 )
 def test_what_would_fail_is_refused_at_once(

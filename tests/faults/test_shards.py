@@ -277,7 +277,13 @@ def test_a_shard_overwrites_its_own(masks: World, world: World) -> None:
         now = {p: p.stat().st_mtime_ns for p in (masks.root / "masks" / "items").rglob("*.png")}
         assert sum(times[path] != now[path] for path in times) == 3
         if index == 1:
-            refused(merge(masks, "masks"), 7, "2-of-2 was made with another configuration")
+            refused(
+                merge(masks, "masks"),
+                7,
+                "Shard 2/2 of masks was made",
+                "configuration",
+                "Run shard 2/2 again with --overwrite.",
+            )
     manifest = masks.root / "masks" / "shards" / "1-of-2" / "manifest.json"
     manifest.write_bytes(manifest.read_bytes()[:-20])
     refused(perform(masks, "masks", "--shard", "1/2"), 7, "manifest.json")

@@ -9,8 +9,11 @@ import sys
 import pytest
 from memory_store import MemoryStore
 
-from wsss_cli.data.files import lock, require_lock, unlock
+from wsss_cli.config import Execution, Shard
+from wsss_cli.data.files import lock, refuse_alive, require_lock, unlock
+from wsss_cli.data.run import Run
 from wsss_cli.errors import EnvironmentProblemError, OutputInUseError
+from wsss_cli.reporter import Silent
 from wsss_cli.storage import holding
 from wsss_cli.storage.address import Address
 
@@ -53,6 +56,71 @@ def test_the_lock_of_a_process_here_that_is_gone_is_taken_over(store: MemoryStor
     held = lock(PLACE, notes.append)
     require_lock(PLACE, held)
     assert "is gone" in notes[0]
+
+
+def test_one_of_two_takes_a_dead_lock_over(store: MemoryStore) -> None:
+    """The other one was quicker: its lock, which is there by now, is not removed."""
+    store.objects["b/f/.wsss.lock"] = left_by(ended_process(), holding._machine())
+    quicker = left_by(os.getpid(), holding._machine())
+
+    def take_over(_: str) -> None:
+        store.objects["b/f/.wsss.lock"] = quicker
+
+    with pytest.raises(OutputInUseError, match=f"process {os.getpid()}"):
+        lock(PLACE, take_over)
+    assert store.objects["b/f/.wsss.lock"] == quicker
+
+
+def test_a_lock_that_another_removed_is_taken_again(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who takes a dead lock over looks at it and removes it, and ours may be put in between."""
+    put = store.pipe_file
+
+    def lose(key: str, payload: bytes, mode: str) -> None:
+        put(key, payload, mode)
+        del store.objects[key]
+        monkeypatch.setattr(store, "pipe_file", put)
+
+    monkeypatch.setattr(store, "pipe_file", lose)
+    held = lock(PLACE, no_note)
+    assert store.objects["b/f/.wsss.lock"] == held
+
+
+def test_a_lock_that_is_only_looked_at_stays(store: MemoryStore) -> None:
+    refuse_alive(PLACE)
+    store.objects["b/f/.wsss.lock"] = left_by(ended_process(), holding._machine())
+    refuse_alive(PLACE)
+    assert "b/f/.wsss.lock" in store.objects
+    store.objects["b/f/.wsss.lock"] = left_by(os.getpid(), holding._machine())
+    with pytest.raises(OutputInUseError):
+        refuse_alive(PLACE)
+
+
+def begin(shard: Shard | None = None) -> Run:
+    return Run(
+        PLACE.parent, "cams", configuration={}, classes=(), inputs={}, ids=("1", "2"), suffix=".npz",
+        execution=Execution(shard=shard), reporter=Silent(),
+    )  # fmt: skip
+
+
+def test_a_folder_merged_while_a_shard_begins(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a store no lock is shared, so it may be whole by the time that the shard has its own; then it stays so."""
+    with begin() as run:
+        for id_ in run.ids:
+            run.write(id_, b"maps", inputs={})
+    merged = store.objects.pop("b/f/manifest.json")
+    put = store.pipe_file
+
+    def merge(key: str, payload: bytes, mode: str = "overwrite") -> None:
+        put(key, payload, mode)
+        if key.endswith("1-of-2/.wsss.lock"):
+            store.objects["b/f/manifest.json"] = merged
+
+    monkeypatch.setattr(store, "pipe_file", merge)
+    with begin(Shard(1, 2)) as run:
+        assert run.complete
+    assert not [key for key in store.objects if "shards" in key]
 
 
 @pytest.mark.parametrize("content", [left_by(1, "elsewhere"), b"who knows", b"\xff"])

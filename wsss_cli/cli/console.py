@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from wsss_cli.summary import Summary
 
+SOME_FAILED = 3  # exit code
 FAILURES_SHOWN = 5
 PARTS_SHOWN = 20  # of a figure with many in one line; --json has them all
 ROWS_SHOWN = 40  # of a figure with a line for each

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 from wsss_cli import timing
-from wsss_cli.cli.console import Console
+from wsss_cli.cli.console import SOME_FAILED, Console
 from wsss_cli.cli.settings import SOURCE
 from wsss_cli.config import Execution, Found, Shard, found_shard, item_limit, require
 from wsss_cli.errors import WsssError
 from wsss_cli.ranks import place
+from wsss_cli.storage.address import Address
 from wsss_cli.text import class_names
 
 if TYPE_CHECKING:
     from wsss_cli.summary import Summary
 
 Config = TypeVar("Config")
-SOME_FAILED = 3
 TYPED = ("COMMANDLINE",)
 GIVEN = (*TYPED, "ENVIRONMENT", "DEFAULT_MAP")
 DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]+)?", re.ASCII)
@@ -84,6 +84,12 @@ class Job:
         require(not idle, "--ray-address is the cluster of --executor ray. Pass both or neither.")
         numbered = self._on_ray and ":" in self._values["device"]
         require(not numbered, "--executor ray chooses the GPUs itself. Pass --device cuda, or auto.")
+        # Locks of workers that are lost stay there, and lists that grow cannot be looked at.
+        stored = self._on_ray and isinstance(self._values["out"], Address)
+        require(
+            not stored,
+            "--executor ray needs an --out on the disks of its nodes. Cut it with --shard instead.",
+        )
 
     def spread(
         self,

@@ -8,10 +8,8 @@ from typing import Annotated
 import typer
 
 from wsss_cli.cli import options as shared
-from wsss_cli.cli.console import Console
+from wsss_cli.cli.console import SOME_FAILED, Console
 from wsss_cli.config import item_limit
-
-SOME_FAILED = 3
 
 
 def merge(

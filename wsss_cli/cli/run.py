@@ -200,7 +200,7 @@ def run(
         more = {**chosen, "val_listing": val_listing, "weights": weights, "cnn_weights": cnn_weights}
         pipeline.add("cls", train_cls.run, TrainClsConfig, images, labels, **more)
         if dry_run:
-            pipeline.plan()
+            pipeline.plan(streamed=streamed)
         else:
             checkpoint = out / "cls" / "ckpt.pt"
             if streamed:
@@ -240,6 +240,8 @@ class Pipeline:
         self._values[CrfConfig] = as_dict(
             resolve(crf, choose_preset(CRF_PRESETS, crf.preset), self._given(CrfConfig))
         )
+        together = {name: LATER[name] for name in ("cams", "crf", "pseudo-labels")}
+        self._values[StreamConfig] = {name: self._values[kind] for name, kind in together.items()}
 
     def _given(self, kind: type[Any]) -> frozenset[str]:
         return self._job.given(kind, PARAMETERS[kind])
@@ -302,11 +304,15 @@ class Pipeline:
         choices["crf_given"] = self._given(CrfConfig)
         self.add("pseudo-labels", stream.run, StreamConfig, checkpoint, images, **choices)
 
-    def plan(self) -> None:
+    def plan(self, *, streamed: bool) -> None:
         """Show the values of the stages that have nothing to look at yet."""
         later = {**LATER, **({"eval": EvalConfig} if self._truth else {})}
+        if streamed:
+            del later["cams"], later["crf"]
+            later["pseudo-labels"] = StreamConfig
         for name, kind in later.items():
-            self._said[name] = Summary(name, self._folder / name, figures=self._values[kind])
+            stage = "stream" if kind is StreamConfig else name
+            self._said[name] = Summary(stage, self._folder / name, figures=self._values[kind])
             self._job.console.show_summary(self._said[name], dry_run=True)
 
     def score(self, of: str, name: str = "") -> None:

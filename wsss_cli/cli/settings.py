@@ -29,11 +29,14 @@ GENERAL = (
 )  # fmt: skip
 
 
-def load(ctx: typer.Context, path: Path | None) -> None:
-    """Make the file's values the defaults of the command that is about to run; a wrong file is a `UsageError`."""
-    if path is None and not USUAL.is_file():
-        return
-    path = path or USUAL
+def load(ctx: typer.Context, given: Path | None) -> Path | None:
+    """Make the file's values the defaults of the command that is about to run; a wrong file is a `UsageError`.
+
+    Returns what was given, as the value of the option.
+    """
+    if given is None and not USUAL.is_file():
+        return None
+    path = given or USUAL
     tables = _read(path)
     group: Any = ctx.find_root().command
     for key, value in tables.items():
@@ -56,6 +59,7 @@ def load(ctx: typer.Context, path: Path | None) -> None:
     ctx.default_map = {
         own[_flag(key)].name: _typed(path, key, own[_flag(key)], value) for key, value in values.items()
     }
+    return given
 
 
 def _read(path: Path) -> dict[str, Any]:

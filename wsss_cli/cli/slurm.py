@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -14,13 +14,26 @@ import typer
 from wsss_cli import __version__
 from wsss_cli.cli import options as shared
 from wsss_cli.cli.console import print_text
-from wsss_cli.config import item_limit, require
+from wsss_cli.config import (
+    CRF_PRESETS,
+    choose_preset,
+    crf_settings,
+    item_limit,
+    require,
+    resolve,
+    whole_format,
+    whole_refiner,
+    whole_stream,
+)
+from wsss_cli.config.sharding import WHOLE
 from wsss_cli.errors import UsageError
+from wsss_cli.exports import EXPORTERS
 from wsss_cli.text import show
 
 NEXT = "+"  # between two commands
 END = "END_OF_JOB"
 ALLOW_PARTIAL = "--allow-partial"
+CONFIG = "--config"
 SECONDS_TO_STOP = 120  # between SIGTERM and the time limit: a command stops once its item is done
 SCRIPT = """\
 #!/usr/bin/env bash
@@ -82,6 +95,7 @@ class Part:
     needs: Resources
     out: str
     cut: bool  # whether it has --shard
+    settings: Sequence[str]  # --config and the file, if there is one
 
 
 def slurm(
@@ -113,7 +127,7 @@ def slurm(
         str | None,
         typer.Option(metavar="N|P%", help="Go on to the next command when no more items than this failed."),
     ] = None,
-    config_file: shared.ConfigFile = None,  # noqa: ARG001 - read before this function is called
+    config_file: shared.ConfigFile = None,  # noqa: ARG001 - handed on by _settings
 ) -> None:
     """Print a script that runs commands on a Slurm cluster, each in shards and after the one before."""
     general = Resources(array, concurrent, partition, time, gpus, cpus, memory, account, allow_failed)
@@ -148,6 +162,7 @@ def _part(ctx: typer.Context, words: Sequence[str], general: Resources, *, parti
     own = {option for parameter in command.params for option in parameter.opts}
     cut = "--shard" in own
     needs, rest = _needs(rest, keep=set() if cut else own)
+    rest += _settings(ctx, own, rest)
     if partial and ALLOW_PARTIAL in own and ALLOW_PARTIAL not in rest:
         rest = [*rest, ALLOW_PARTIAL]
     require(
@@ -156,11 +171,45 @@ def _part(ctx: typer.Context, words: Sequence[str], general: Resources, *, parti
     both = dataclasses.replace(general, **needs)
     with command.make_context(name, [*rest], parent=ctx.parent) as inner:
         values: dict[str, Any] = dict(inner.params)
-    require(values.get("shard") is None, "--shard is for Slurm to say. Leave it out.")
-    twice = both.array is not None and values.get("executor") == "ray"
-    require(not twice, "--executor ray cuts the images into shards itself. Leave out --array.")
+        typed = _is_typed(inner, "shard")
+    require(not typed and values.get("shard") in (None, WHOLE), "--shard is for Slurm to say. Leave it out.")
+    why = _why_whole(name, values) if cut and both.array is not None else ""
+    require(not why or needs.get("array") is None, f"No array can be made of {why}. Leave out its --array.")
     out = values.get("out") or f"export-{values.get('to')}"
-    return Part(name, tuple(rest), both if cut else dataclasses.replace(both, array=None), str(out), cut)
+    path = values.get("config_file")
+    settings = (CONFIG, str(path)) if path is not None else ()
+    needed = both if cut and not why else dataclasses.replace(both, array=None)
+    return Part(name, tuple(rest), needed, str(out), cut, settings)
+
+
+def _settings(ctx: typer.Context, own: Collection[str], words: Sequence[str]) -> list[str]:
+    """The --config that was given to this command, for one that takes it and has none."""
+    given = any(word.partition("=")[0] == CONFIG for word in words)
+    path = ctx.params.get("config_file")
+    return [CONFIG, str(path)] if path is not None and CONFIG in own and not given else []
+
+
+def _is_typed(inner: typer.Context, name: str) -> bool:
+    source = inner.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _why_whole(name: str, values: Mapping[str, Any]) -> str:
+    """What keeps these settings of a command that has --shard from being cut; UsageError where others should be."""
+    require(
+        values.get("executor") != "ray",
+        "--executor ray cuts the images into shards itself. Leave out --array.",
+    )
+    require(not values.get("dry_run"), "--dry-run leaves no shards to merge. Leave out --array.")
+    if name == "refine":
+        return whole_refiner(values["method"])
+    if name == "export":
+        return whole_format(values["to"], apart=EXPORTERS.load(values["to"]).FORM.apart)
+    if name == "stream":
+        crf, given = crf_settings(values["crf_preset"], values["crf_options"])
+        why = whole_stream(resolve(crf, choose_preset(CRF_PRESETS, crf.preset), given))
+        require(not why, why)
+    return ""
 
 
 def _needs(words: Sequence[str], keep: set[str]) -> tuple[dict[str, str], list[str]]:
@@ -213,7 +262,7 @@ def _job(part: Part, after: str | None) -> str:
 
 def _merge(part: Part) -> str:
     options = [f"--job-name=wsss-merge-{part.name}", "--output=slurm/%x-%j.log", "--requeue"]
-    command = ["wsss", "merge", part.out]
+    command = ["wsss", "merge", part.out, *part.settings]
     if part.needs.allow_failed:
         command += ["--allow-failed", part.needs.allow_failed]
     options += part.needs.asked(merging=True)

@@ -20,6 +20,7 @@ from wsss_cli.config.checks import (
     require_threshold,
     require_tile,
 )
+from wsss_cli.config.cutting import is_automatic, whole_format, whole_refiner, whole_stream
 from wsss_cli.config.formats import (
     EXPORT_DO_NOT_KNOW,
     EXPORT_IMAGES,
@@ -90,6 +91,7 @@ __all__ = [
     "choose_preset",
     "crf_settings",
     "found_shard",
+    "is_automatic",
     "item_limit",
     "method_options",
     "pixel_limit",
@@ -97,6 +99,9 @@ __all__ = [
     "require_threshold",
     "require_tile",
     "resolve",
+    "whole_format",
+    "whole_refiner",
+    "whole_stream",
 ]
 
 

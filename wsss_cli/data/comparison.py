@@ -49,6 +49,13 @@ class Sides:
         items = self.maps.items if self.maps else {}
         return items[id_].sha256 if id_ in items else "-"
 
+    @property
+    def whole(self) -> dict[str, str]:
+        """The fingerprints of all that each side holds, "" of a plain folder: its files would have to be read."""
+        predicted = self.maps or (self.masks.stage if self.masks else None)
+        folders = {"predictions": predicted, "truth": self.truth.stage}
+        return {name: folder.fingerprint if folder else "" for name, folder in folders.items()}
+
     def read_maps(self, id: str) -> Cam:  # noqa: A002 - the contract's word
         """The maps of one image; ItemError says what is wrong with them."""
         if self.maps is None:

@@ -440,6 +440,23 @@ def refuse_held(path: Path, note: Callable[[str], None]) -> None:
         holding.refuse(path, note)
 
 
+def refuse_alive(path: Path) -> None:
+    """OutputInUseError if another process holds the lock at `path` alone; nothing is changed."""
+    if isinstance(path, Address):
+        holding.refuse_alive(path)
+        return
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:  # not there
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        _give_up(path, descriptor, error)
+        return
+    os.close(descriptor)
+
+
 def require_lock(path: Path, held: Held) -> None:
     """EnvironmentProblemError if the lock is no longer at `path`: what was written beside it has gone with it."""
     if isinstance(path, Address) and isinstance(held, bytes):

@@ -27,6 +27,9 @@ PARTS = {"refine-labels": ("refine", "labels")}
 _STATUSES = ("running", "complete", "partial")
 _SEAL = "seal"
 SHARD = "shard"  # of a shard's manifest only: which one it is, and the ids of all
+WHOLE = (
+    "whole"  # of an input of a stage in OWN_EXTRAS, in a shard's manifest: the fingerprint of all its files
+)
 # Commands whose shards write other files beside the items than the whole run; they lie beside the shard's manifest.
 OWN_EXTRAS = frozenset({"eval"})
 _PER_RUN = ("started", "finished", "environment", "version", _SEAL)
@@ -146,31 +149,37 @@ def maker(stage: str) -> str:
     return command(stage) + (" for its own use" if stage in PARTS else "")
 
 
-def compare(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Remarks on continuing the run of manifest `old` as `new`; OutputMismatchError says what forbids it."""
-    name = show(folder.name or str(folder))
+def compare(
+    folder: Path, old: Mapping[str, Any], new: Mapping[str, Any], *, name: str = "", remedy: str = REMEDY
+) -> list[str]:
+    """Remarks on continuing the run of manifest `old` as `new`; OutputMismatchError says what forbids it.
+
+    `name` is what messages call it, by default the folder's name; `remedy` is what to do about what they say.
+    """
+    name = name or show(folder.name or str(folder))
     refuse_other_stage(folder, old, new["stage"], "Pass another --out.")
-    changes = _differences(old["configuration"], new["configuration"])
-    changes += _differences({"classes": old["classes"]}, {"classes": new["classes"]})
-    changes += _differences({"suffix": old["suffix"]}, {"suffix": new["suffix"]})
+    changes = differences(old["configuration"], new["configuration"])
+    changes += differences({"classes": old["classes"]}, {"classes": new["classes"]})
+    changes += differences({"suffix": old["suffix"]}, {"suffix": new["suffix"]})
     if changes:
         raise OutputMismatchError(
-            f"{name} was made with another configuration: {'; '.join(changes)}. {REMEDY}"
+            f"{name} was made with another configuration: {'; '.join(changes)}. {remedy}"
         )
     changed = _changed_inputs(old["inputs"], new["inputs"])
     if changed:
-        raise OutputMismatchError(f"{name} was made with another input: {'; '.join(changed)}. {REMEDY}")
+        raise OutputMismatchError(f"{name} was made with another input: {'; '.join(changed)}. {remedy}")
     if old["version"] != new["version"]:
         return [f"{name} was begun by wsss {old['version']}; wsss {new['version']} continues it."]
     return []
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The keys that differ, also in what is nested, each with its values."""
     result: list[str] = []
     for key in dict.fromkeys([*old, *new]):
         before, after = old.get(key), new.get(key)
         if isinstance(before, dict) and isinstance(after, dict):
-            result += _differences(before, after, f"{prefix}{key}.")
+            result += differences(before, after, f"{prefix}{key}.")
         elif before != after or (key in old) != (key in new):
             # It may differ though the same was typed: the hardware decides what auto means.
             way = " (--precision says which)" if key == "precision" else ""

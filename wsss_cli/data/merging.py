@@ -39,7 +39,7 @@ from wsss_cli.errors import OutputMismatchError, RejectedInputError
 from wsss_cli.text import show
 
 _NAMED = 5  # shards, in a message
-_AGREED = ("facts", "extras", "root")  # besides what is compared when a run resumes
+_AGREED = ("extras", "root")  # besides what is compared when a shard begins
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ def read_parts(out: Path) -> Parts:
     _refuse_some(out, "are not there", [shard for shard in every if shard not in found])
     _refuse_some(out, "have not ended", running)
     parts = Parts(out, known)
-    for path, manifest in known.items():
-        _refuse_difference(parts, path, manifest)
+    for manifest in known.values():
+        _refuse_difference(parts, manifest)
     return parts
 
 
@@ -130,18 +130,20 @@ def _refuse_some(out: Path, what: str, some: list[Shard]) -> None:
         )
 
 
-def _refuse_difference(parts: Parts, path: Path, manifest: Mapping[str, Any]) -> None:
+def _refuse_difference(parts: Parts, manifest: Mapping[str, Any]) -> None:
     """OutputMismatchError if a shard is not of one mind with the first."""
-    first, name = parts.first, show(str(path))
+    first, number = parts.first, shards.called(manifest)
+    name = f"Shard {number} of {show(parts.out)}"
+    remedy = f"Run shard {number} again with --overwrite."
     if manifest[manifests.SHARD]["ids"] != first[manifests.SHARD]["ids"]:
         raise OutputMismatchError(
             f"{name} is of other images than the first shard. Pass another --out for one of them."
         )
-    apart = manifests.OWN_EXTRAS if parts.stage in manifests.OWN_EXTRAS else frozenset[str]()
-    ours = {**manifest, "inputs": first["inputs"]} if apart else dict(manifest)
-    manifests.compare(path, first, ours)
+    shards.compare(parts.out, manifest, first, remedy)
     for key in _AGREED:
-        if first.get(key) != manifest.get(key) and not (apart and key == "extras"):
+        if first.get(key) != manifest.get(key) and not (
+            key == "extras" and parts.stage in manifests.OWN_EXTRAS
+        ):
             raise OutputMismatchError(
                 f"{name} and the first shard differ in '{key}'. Run all again with one wsss and --overwrite."
             )

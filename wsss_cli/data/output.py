@@ -137,7 +137,8 @@ class Output:
             refuse_links(self.path, self.home)
             make_folder(self.home)
             with self._locked_home() as held:
-                yield held
+                self.merged = self._is_merged()  # in a store, where no lock is shared
+                yield None if self.merged else held
         finally:
             release(shared)
 
@@ -163,7 +164,11 @@ class Output:
                     self.home.rmdir()
 
     def _is_merged(self) -> bool:
-        return self.shard is not None and shards.is_merged(self.path)
+        """Whether this is a shard of a folder that is whole; what a run without shards has begun is refused."""
+        if self.shard is None or not shards.is_merged(self.path):
+            return False
+        shards.refuse_begun(self.path)
+        return True
 
     def _refuse_others(self) -> None:
         """OutputMismatchError if other runs have begun to fill the folder in another way."""

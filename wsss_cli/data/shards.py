@@ -6,7 +6,6 @@ manifest and one list of all.
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,9 @@ from typing import Any
 
 from wsss_cli.config import Shard
 from wsss_cli.data import manifest as manifests
-from wsss_cli.errors import OutputMismatchError, RejectedInputError
+from wsss_cli.data.clearing import LOCK
+from wsss_cli.data.files import refuse_alive
+from wsss_cli.errors import EnvironmentProblemError, OutputMismatchError, RejectedInputError
 from wsss_cli.text import show
 
 NAME = "shards"
@@ -29,11 +30,17 @@ def home(out: Path, shard: Shard) -> Path:
 def homes(out: Path) -> dict[Shard, Path]:
     """The shards that have begun in a folder, in order, and where each keeps its own files."""
     found = {}
-    with contextlib.suppress(OSError):
+    try:
         for path in (out / NAME).iterdir():
             match = re.fullmatch(r"([0-9]{1,7})-of-([0-9]{1,7})", path.name, re.ASCII)
             if match and 1 <= int(match[1]) <= int(match[2]) and path.is_dir() and not path.is_symlink():
                 found[Shard(int(match[1]), int(match[2]))] = path
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise EnvironmentProblemError(
+            f"Cannot look into {show(out / NAME)}: {error.strerror}. Shards may have begun there."
+        ) from None
     return dict(sorted(found.items()))
 
 
@@ -75,6 +82,23 @@ def refuse_whole(out: Path) -> None:
         )
 
 
+def refuse_begun(out: Path) -> None:
+    """OutputInUseError if a run without shards is filling the folder, OutputMismatchError if one was stopped in it."""
+    if not _is_running(out):
+        return
+    refuse_alive(out / LOCK)
+    if _is_running(out):  # else it has ended meanwhile
+        raise OutputMismatchError(
+            f"{show(out)} was begun without shards and is not finished. "
+            "Run the same command without shards (--shard none), or pass another --out."
+        )
+
+
+def _is_running(out: Path) -> bool:
+    manifest = manifests.read_manifest(out, OutputMismatchError)
+    return manifest is not None and manifest["status"] == "running"
+
+
 def refuse_disagreement(out: Path, shard: Shard, mine: Mapping[str, Any], *, overwriting: bool) -> None:
     """OutputMismatchError if the shards in `out` are of another number or other ids than those of `mine`.
 
@@ -105,8 +129,33 @@ def refuse_disagreement(out: Path, shard: Shard, mine: Mapping[str, Any], *, ove
             )
         if known != shard:
             if not overwriting:
-                own_inputs = mine["stage"] in manifests.OWN_EXTRAS  # those of its images alone
-                manifests.compare(
-                    path, theirs, {**mine, **({"inputs": theirs["inputs"]} if own_inputs else {})}
-                )
+                compare(out, theirs, mine, manifests.REMEDY)
             return
+
+
+def compare(out: Path, theirs: Mapping[str, Any], mine: Mapping[str, Any], remedy: str) -> None:
+    """OutputMismatchError if two shards in `out` differ in what all must share; it names that of `theirs`."""
+    one, other = ({**each, "inputs": _common_inputs(each)} for each in (theirs, mine))
+    name = f"Shard {called(theirs)} of {show(out)}"
+    manifests.compare(out, one, other, name=name, remedy=remedy)
+    changes = manifests.differences(theirs["facts"], mine["facts"])
+    if changes:
+        raise OutputMismatchError(f"{name} was made from other facts: {'; '.join(changes)}. {remedy}")
+
+
+def called(manifest: Mapping[str, Any]) -> str:
+    """The number of the shard whose manifest this is, as it is typed."""
+    share = manifest[manifests.SHARD]
+    return f"{share['index']}/{share['count']}"
+
+
+def _common_inputs(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs that all shards share: where their fingerprints are of single shards, the whole, or the path."""
+    inputs = dict(manifest["inputs"])
+    if manifest["stage"] not in manifests.OWN_EXTRAS:
+        return inputs
+    return {
+        name: {**value, "fingerprint": value.get(manifests.WHOLE) or value.get("path")}
+        for name, value in inputs.items()
+        if isinstance(value, dict)
+    }

@@ -15,6 +15,7 @@ from wsss_cli.data.cams import Cam, rows_at_a_time, upsample
 from wsss_cli.data.comparison import Sides, open_sides, require_same_names
 from wsss_cli.data.files import read_json
 from wsss_cli.data.limits import allowed
+from wsss_cli.data.manifest import WHOLE
 from wsss_cli.data.mask_folder import MaskFolder, digests_fingerprint, open_masks
 from wsss_cli.data.masks import Mask, ignore_value
 from wsss_cli.data.run import Run
@@ -52,6 +53,8 @@ def run(
         "predictions": _input(predictions, own, predicted),
         "truth": _input(truth, own, true),
     }
+    if shard:  # whose fingerprints are of its images alone
+        inputs = {name: {**value, WHOLE: sides.whole[name]} for name, value in inputs.items()}
 
     def folder(how: Execution, listener: Reporter) -> Run:
         return Run(

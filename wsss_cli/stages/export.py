@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-from wsss_cli.config import Execution, ExportConfig, as_dict, item_limit, require
+from wsss_cli.config import Execution, ExportConfig, as_dict, item_limit, require, whole_format
 from wsss_cli.data.cams import decode_cam, upsample
 from wsss_cli.data.copies import image_copy
 from wsss_cli.data.files import can_link, sha256
@@ -50,10 +50,8 @@ def run(
     exporter = cast(Exporter, EXPORTERS.load(config.to))
     out = out or Path(f"export-{config.to}")
     config = _resolved(config, exporter.FORM, given)
-    require(
-        execution.shard is None or exporter.FORM.apart,
-        f"--shard cannot cut --to {config.to}, which has a file of all images. Pass --shard none.",
-    )
+    why = whole_format(config.to, apart=exporter.FORM.apart)
+    require(execution.shard is None or not why, f"--shard cannot cut {why}. Pass --shard none.")
     folder = _folder(masks, exporter.FORM, config)
     ids = select(sorted({*folder.items, *folder.failures}), listing, limit, str(masks))
     refuse_partial(folder, ids, allow_partial)

@@ -93,5 +93,6 @@ def _checked(parts: Parts) -> tuple[scoring.Task, dict[str, Any]]:
             whole.update(f"{line['id']} {digest}\n".encode())
     ids.require(parts)
     found = {name: whole.hexdigest() for name, whole in zip(("predictions", "truth"), hashes, strict=True)}
-    inputs = {name: {**value, "fingerprint": found[name]} for name, value in parts.first["inputs"].items()}
+    places = {name: value["path"] for name, value in parts.first["inputs"].items()}
+    inputs = {name: {"path": path, "fingerprint": found[name]} for name, path in places.items()}
     return scoring.Task.of_line(heads[0]), inputs

@@ -15,7 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from wsss_cli.config import Execution, RefineConfig, as_dict, choose_preset, method_options, require, resolve
+from wsss_cli.config import (
+    Execution,
+    RefineConfig,
+    as_dict,
+    choose_preset,
+    method_options,
+    require,
+    resolve,
+    whole_refiner,
+)
 from wsss_cli.data.cam_pairs import open_cam_pairs
 from wsss_cli.data.cams import encode_cam
 from wsss_cli.data.folder import read_run, refuse_partial
@@ -58,10 +67,10 @@ def run(
     config, module, options = _resolved(config, given)
     idle = {*module.TRAINING} if checkpoint is not None else set()
     _require_use(config, module, typed, idle)
+    why = whole_refiner(config.method)
     require(
-        execution.shard is None or not module.TRAINING,
-        f"--shard cannot cut --method {config.method}, which learns from all images. "
-        "Pass --shard none and --executor local, or --method walk.",
+        execution.shard is None or not why,
+        f"--shard cannot cut {why}. Pass --shard none and --executor local, or --method walk.",
     )
     folder = read_run(cams, "cams", "refine")
     ids = tuple(select(sorted({*folder.items, *folder.failures}), listing, limit, str(cams)))

@@ -25,13 +25,15 @@ from wsss_cli.config import (
     StreamConfig,
     as_dict,
     choose_preset,
+    require,
     resolve,
+    whole_stream,
 )
 from wsss_cli.data.cams import decode_cam, encode_cam
 from wsss_cli.data.masks import classes_txt, ignore_value
 from wsss_cli.data.run import Run
 from wsss_cli.data.samples import Sample
-from wsss_cli.errors import ItemError, UsageError
+from wsss_cli.errors import ItemError
 from wsss_cli.ops.pseudo import mean_threshold, own_threshold
 from wsss_cli.reporter import Reporter
 from wsss_cli.runtime.beside import Behind, ahead
@@ -41,7 +43,7 @@ from wsss_cli.steps.masking import MASK, MaskWork, labelled
 from wsss_cli.steps.preparing import Localisation, Localised, Wanted, localise_block, prepare
 from wsss_cli.steps.reading import BlockReader, Finished, Image, Unreadable
 from wsss_cli.steps.refining import Refined
-from wsss_cli.steps.spreading import Crew, crf_device, crf_threshold, is_automatic, refine_all
+from wsss_cli.steps.spreading import Crew, crf_device, crf_threshold, refine_all
 from wsss_cli.summary import Summary
 
 THRESHOLDS = "thresholds.json"
@@ -67,11 +69,8 @@ def run(
     """
     work = prepare(checkpoint, images, config.cams, execution, Wanted(**wanted), given)
     crf = resolve(config.crf, choose_preset(CRF_PRESETS, config.crf.preset), crf_given)
-    if is_automatic(crf) and execution.shard is not None:
-        raise UsageError(
-            "The CRF's automatic threshold is the mean over all images, of which a shard sees its own. "
-            "Pass --crf-set threshold=0.36, with the threshold_used that a run over some hundred images tells."
-        )
+    why = whole_stream(crf)
+    require(execution.shard is None or not why, why)
     device = crf_device(crf, execution)
     rule = given_rule(config.labels, marginals=True)
     assert rule is not None  # marginals always have one

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from wsss_cli.config import CrfConfig, Execution
+from wsss_cli.config import CrfConfig, Execution, is_automatic
 from wsss_cli.data.cams import decode_cam, is_large
 from wsss_cli.errors import ItemError
 from wsss_cli.ops.windows import add
@@ -38,11 +38,6 @@ def crf_device(config: CrfConfig, execution: Execution) -> str:
     from wsss_cli.runtime.device import choose_device  # here, as loading torch takes seconds
 
     return str(choose_device(execution.device))
-
-
-def is_automatic(config: CrfConfig) -> bool:
-    """Whether the threshold is found on the maps of all images."""
-    return config.threshold == "auto" and config.background != "power"
 
 
 def crf_threshold(config: CrfConfig, automatic: Callable[[], float]) -> float:

@@ -34,13 +34,13 @@ def lock(path: Address, note: Callable[[str], None]) -> bytes | None:
     while True:
         try:
             objects.write_new(path, mine)
-            return mine
         except NotImplementedError:
             note(f"{path.parent} cannot be locked in its store: run one command at a time on it.")
             return None
-        except FileExistsError:
-            held = _content(path)
-        if held == mine:  # the answer to our first try was lost
+        except FileExistsError:  # also where the answer to our first try was lost
+            pass
+        held = _content(path)  # also of what we have put: who takes over beside us may just have removed it
+        if held == mine:
             return mine
         if held is not None:
             _take_over(path, held, note)
@@ -53,19 +53,32 @@ def refuse(path: Address, note: Callable[[str], None]) -> None:
         _take_over(path, held, note)
 
 
+def refuse_alive(path: Address) -> None:
+    """The same, but the lock of a process of this machine that is gone is left as it is."""
+    held = _content(path)
+    if held is not None:
+        _require_gone(path, held.decode("utf-8", "replace"))
+
+
 def _take_over(path: Address, held: bytes, note: Callable[[str], None]) -> None:
     """Remove the lock of a process of this machine that is gone; OutputInUseError for any other."""
     text = held.decode("utf-8", "replace")
+    _require_gone(path, text)
+    note(
+        f"{path.parent} was left locked by a process that is gone ({text.partition(' (')[0]}); it is continued."
+    )
+    if _content(path) == held:  # else somebody else has taken it over meanwhile
+        objects.remove(path)
+
+
+def _require_gone(path: Address, text: str) -> None:
+    """OutputInUseError unless the holder that a lock names was a process of this machine and is gone."""
     match = _HOLDER.fullmatch(text)
     if match is None or match[2] != _machine() or _is_alive(int(match[1])):
         raise OutputInUseError(
             f"{show(path.parent)} is in use by {show(text.partition(' (')[0])}. Wait, or pass another --out; if that "
             f"process is gone, remove {show(path)}."
         )
-    note(
-        f"{path.parent} was left locked by a process that is gone ({text.partition(' (')[0]}); it is continued."
-    )
-    objects.remove(path)
 
 
 def unlock(path: Address, mine: bytes, *, patient: bool) -> None:
