@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from wsss_cli.config import Pace
-from wsss_cli.data import cache, files
+from wsss_cli.data import cache
 from wsss_cli.data.cache import CacheFolder, clear_cache
 from wsss_cli.data.clearing import CACHE
 from wsss_cli.errors import UsageError
@@ -116,7 +116,7 @@ def test_a_full_disk_ends_the_keeping_and_nothing_else(
         tried.append(descriptor)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(files.os, "write", full)
+    monkeypatch.setattr(os, "write", full)
     for index in (1, 2):
         assert torch.equal(through(shelf, index, make)[0], make()[0])
     silent = pickle.loads(pickle.dumps(CacheFolder(tmp_path, "work", NAMES, notes.append)))
