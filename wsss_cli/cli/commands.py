@@ -12,8 +12,6 @@ from typing import Any, get_args, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from wsss_cli.storage.address import location
-
 EPILOG = (
     "Every option has a variable: --batch-size is WSSS_BATCH_SIZE. "
     "The command line wins over it, and it wins over wsss.toml."
@@ -89,6 +87,8 @@ def build(name: str) -> Any:
 
 def _taking_addresses(command: Callable[..., None]) -> Callable[..., None]:
     """The command, with `s3://bucket/a` read as an address wherever it takes a path; Typer would make s3:/bucket/a."""
+    from wsss_cli.storage.address import location  # here, as the list of commands needs none
+
     hints = get_type_hints(command, include_extras=True)
     for hint in hints.values():
         if "Path" in str(get_args(hint)[:1]):
