@@ -29,7 +29,7 @@ def obey(value: str) -> Any:
         "stubborn": _stubborn,
         "unsendable": lambda: lambda: None,
         "threads": lambda: (os.environ["OMP_NUM_THREADS"], "torch" in sys.modules, "numpy" in sys.modules),
-        "print": lambda: sys.stdout.write("chatter\n"),
+        "print": lambda: print("chatter", flush=True),  # noqa: T201 - that is the task
         "large": lambda: b"x" * (8 << 20),
     }
     return deeds[value]() if value in deeds else value * 2

@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = _stop_code(stop)
         except BrokenPipeError:
             code = READER_GONE
-        if code == READER_GONE:
+        if code == READER_GONE or not _is_flushed():
             _forget_reader()
         elif code >= STOPPED:
             if is_first():
@@ -183,6 +183,15 @@ def _open_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, io.StringIO())
+
+
+def _is_flushed() -> bool:
+    """Whether nothing waits to be written; what cannot be would end Python with a code of its own, 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return False
+    return True
 
 
 def _forget_reader() -> None:
