@@ -161,7 +161,7 @@ class Simulation:
         return manifests.compose(
             "pseudo-labels", status, head, ids=ids, suffix=SUFFIX, extras={}, journal=journal,
             counts={"total": len(ids), "done": known.done, "failed": known.failed},
-            started=manifests.now(), device="cpu",
+            started=manifests.now(), device="cpu", pace={},
         )  # fmt: skip
 
     def expected(self) -> dict[str, Any]:
