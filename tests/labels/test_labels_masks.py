@@ -116,6 +116,15 @@ def test_a_journal_cannot_point_elsewhere(tmp_path: Path) -> None:
         read_labels(root)
 
 
+@pytest.mark.parametrize("path", ["\\u0000items/a.png", "\\ud800items/a.png"])
+def test_a_journal_cannot_name_what_is_no_file(tmp_path: Path, path: str) -> None:
+    """The system refuses such names in its own way; users get a sentence."""
+    root = stage(tmp_path)
+    (root / "items.jsonl").write_text(f'{{"id": "a", "status": "done", "path": "{path}"}}\n')
+    with pytest.raises(RejectedInputError, match="that is no file name"):
+        read_labels(root)
+
+
 def bomb() -> bytes:
     """The header of a PNG of 40,000 x 40,000 pixels with nothing in it."""
 

@@ -282,6 +282,8 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise RejectedInputError(f"Cannot read {show(path)}: {error.strerror}.") from None
+    except ValueError:  # a zero byte, or characters that no file name has: names may come out of a list
+        raise RejectedInputError(f"Cannot read {show(path)}: that is no file name.") from None
 
 
 def read_head(path: Path, size: int = 65_536) -> str:
