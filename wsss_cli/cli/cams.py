@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -28,29 +27,15 @@ def cams(
     listing: shared.Listing = None,
     limit: shared.Limit = None,
     classes: shared.Classes = None,
-    method: Annotated[
-        str, typer.Option(help="How maps are refined; default: the checkpoint's own method.")
-    ] = DEFAULT.method,
+    method: shared.Refinement = DEFAULT.method,
     preset: shared.Preset = DEFAULT.preset,
-    scales: Annotated[
-        list[float],
-        typer.Option(
-            "--scale", metavar="FACTOR", help="A size at which images are looked at; may be repeated."
-        ),
-    ] = SCALES,
-    flip: Annotated[bool, typer.Option(help="Also look at the mirrored image.")] = DEFAULT.flip,
-    stride: Annotated[int, typer.Option(help="Pixels between two stored values of a map.")] = DEFAULT.stride,
-    max_side: Annotated[
-        int, typer.Option(help="Longest side looked at, in pixels; 0: the image's own.")
-    ] = DEFAULT.max_side,
+    scales: shared.Scales = SCALES,
+    flip: shared.Flip = DEFAULT.flip,
+    stride: shared.Stride = DEFAULT.stride,
+    max_side: shared.MaxSide = DEFAULT.max_side,
     tile: shared.Tile = DEFAULT.tile,
-    tag_threshold: Annotated[
-        float, typer.Option(help="Without --labels: the probability from which a class counts as present.")
-    ] = DEFAULT.tag_threshold,
-    batch_size: Annotated[
-        int,
-        typer.Option(help="Images of one size that share a pass of the network; 0: 1 on a CPU, 16 on a GPU."),
-    ] = DEFAULT.batch_size,
+    tag_threshold: shared.TagThreshold = DEFAULT.tag_threshold,
+    batch_size: shared.MapsBatchSize = DEFAULT.batch_size,
     precision: shared.Precision = DEFAULT.precision,
     options: shared.Settings = SETTINGS,
     out: shared.Out = Path("cams"),

@@ -159,6 +159,32 @@ Accumulate = Annotated[
 Cache = Annotated[
     str, _running("--cache", help="Where decoded images are kept for the next epoch: ram, disk or none.")
 ]
+Refinement = Annotated[
+    str, typer.Option("--method", help="How maps are refined; default: the checkpoint's own method.")
+]
+Scales = Annotated[
+    list[float],
+    typer.Option("--scale", metavar="FACTOR", help="A size at which images are looked at; may be repeated."),
+]
+Flip = Annotated[bool, typer.Option(help="Also look at the mirrored image.")]
+Stride = Annotated[int, typer.Option("--stride", help="Pixels between two stored values of a map.")]
+MaxSide = Annotated[
+    int, typer.Option("--max-side", help="Longest side looked at, in pixels; 0: the image's own.")
+]
+TagThreshold = Annotated[
+    float,
+    typer.Option(
+        "--tag-threshold", help="Without --labels: the probability from which a class counts as present."
+    ),
+]
+MapsBatchSize = Annotated[
+    int,
+    typer.Option(
+        "--batch-size",
+        help="Images of one size that share a pass of the network; 0: 1 on a CPU, 16 on a GPU.",
+    ),
+]
+
 Cnn = Annotated[
     str, typer.Option("--cnn", help="tiny-cnn, or a timm CNN beside the backbone, for methods that take one.")
 ]
