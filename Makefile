@@ -29,6 +29,11 @@ bench: $(VENV)/.wsss-installed
 	  --benchmark-timer=time.process_time --benchmark-columns=min,median,rounds
 	$(BIN)/python -m benchmarks.startup
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.growth $(BENCH) --images 100 --images 1000
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.cams $(BENCH)/networks/cls/ckpt.pt sample_data/images --labels sample_data/labels.csv
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.crf $(BENCH)/100/cams $(BENCH)/crf
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.eval $(BENCH)/1000/predict $(BENCH)/1000/masks $(BENCH)/eval --limit 1000
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.training $(BENCH)/training train-cls sample_data/images \
+	  --labels sample_data/labels.csv --method cam --backbone tiny --epochs 3 --limit 64
 
 lint: $(VENV)/.wsss-installed-dev
 	$(BIN)/python -m ruff check

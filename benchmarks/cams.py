@@ -46,10 +46,10 @@ def views(picture: Tensor, config: CamsConfig, stride: int) -> Iterator[Tensor]:
             yield pad_to_multiple(view, stride)
 
 
-def look(classifier: Any, view: Tensor) -> None:
+def look(classifier: Any, view: Tensor, *, spare: bool = False) -> None:
     """The bare pass: of a method that looks at tiles several times, all of its tiles and passes."""
     if getattr(classifier, "tiled", False):
-        for tiles in split(view, classifier.tiles(view)).split(CHUNK):
+        for tiles in split(view, classifier.tiles(view, spare=spare)).split(CHUNK):
             classifier.backbone(tiles, passes=classifier.passes)
     else:
         classifier.backbone(view)

@@ -38,17 +38,17 @@ BEFORE = "before"
 
 @dataclass(frozen=True)
 class Scene:
-    """One image, what the CRF starts from, the folder's classes behind its labels, and the true mask."""
+    """One image, what the CRF starts from, the folder's classes behind its labels, and the true mask, if known."""
 
     image: NDArray[np.uint8]
     start: NDArray[np.float32]
     labels: NDArray[np.int64]
-    truth: NDArray[Any]
+    truth: NDArray[Any] | None
 
 
-def scenes(cams: Path, truth: Path, listing: Path | None, limit: int | None) -> Iterator[Scene]:
+def scenes(cams: Path, truth: Path | None, listing: Path | None, limit: int | None) -> Iterator[Scene]:
     """The images of a cams folder, as 'wsss crf' starts from them."""
-    folder, masks = read_run(cams, "cams", "refine"), open_masks(truth)
+    folder, masks = read_run(cams, "cams", "refine"), open_masks(truth) if truth else None
     images = images_of(folder, "cams")
     threshold = round(WIDER * automatic_threshold(every_map(folder)), 3)
     for id_ in select(sorted(folder.items), listing, limit, str(cams)):
@@ -56,7 +56,7 @@ def scenes(cams: Path, truth: Path, listing: Path | None, limit: int | None) -> 
         image, _ = read_image(images.path(id_), images.reading, max_pixels=MAX_PIXELS)
         start = crf.background_logistic(upsample(cam), threshold, CONFIG.temperature)
         labels = np.concatenate([[0], cam.classes + 1])
-        yield Scene(image, start, labels, masks.read(id_, len(folder.classes)))
+        yield Scene(image, start, labels, masks.read(id_, len(folder.classes)) if masks else None)
 
 
 class Bench:
@@ -69,6 +69,7 @@ class Bench:
 
     def add(self, scene: Scene, repeat: int) -> None:
         """Refine one scene with every backend, in turns."""
+        assert scene.truth is not None
         best, found = dict.fromkeys(CRF_BACKENDS, float("inf")), {BEFORE: scene.start}
         for _ in range(repeat):
             for name in CRF_BACKENDS:

@@ -3,17 +3,17 @@
 python -m benchmarks.growth OUT [--images 100 --images 1000 --images 10000] [--stage cams ...]
 
 The images are sample_data's, again and again under other names (hard links), the networks are small ones trained for
-an epoch, so that what the tool itself costs is seen. What is there already is kept.
+an epoch, so that what the tool itself costs is seen. Images and networks are kept, and made anew by nobody.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import resource
-import subprocess
-import sys
+import shutil
 from pathlib import Path
+
+from benchmarks.child import cost, machine, wsss
 
 SAMPLE = Path(__file__).parents[1] / "sample_data"
 COUNTS = [100, 1000, 10000]
@@ -49,26 +49,18 @@ def stages(root: Path, networks: Path) -> dict[str, list[str]]:
     """The command line of every stage, in order."""
     images, labels = str(root / "images"), str(root / "labels.csv")
     cams = ["cams", str(networks / "cls/ckpt.pt"), images, "--labels", labels, "--no-flip", "--device", "cpu"]
+    training = ["--backbone", "tiny", "--epochs", "1", "--workers", "1", "--device", "cpu"]
     return {
+        "train-cls": ["train-cls", images, "--labels", labels, "--method", "cam", *training],
         "cams": cams,
         "crf": ["crf", str(root / "cams"), "--iterations", "1", "--workers", "1"],
         "pseudo-labels": ["pseudo-labels", str(root / "crf"), "--workers", "1"],
+        "train-seg": ["train-seg", str(root / "pseudo-labels"), *training],
+        "export": ["export", str(root / "pseudo-labels"), "--to", "coco", "--workers", "1"],
         "predict": ["predict", str(networks / "seg/ckpt.pt"), images, "--device", "cpu"],
         "eval": ["eval", str(root / "predict"), "--truth", str(root / "masks"), "--workers", "1"],
         "again": cams,
     }
-
-
-def measured(arguments: list[str]) -> tuple[float, int]:
-    """Run a command; seconds of processor time, its workers' among them, and MiB of its largest process."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    process = subprocess.Popen([sys.executable, "-m", "wsss_cli", *arguments])
-    _, status, own = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(process.returncode)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, own.ru_maxrss // 1024
 
 
 def networks(out: Path) -> Path:
@@ -82,7 +74,7 @@ def networks(out: Path) -> Path:
             ["pseudo-labels", str(folder / "cams"), "-q", "-o", str(folder / "masks")],
             ["train-seg", str(folder / "masks"), *TINY, "-o", str(folder / "seg")],
         ):  # fmt: skip
-            measured(arguments)
+            cost(wsss(arguments))
     return folder
 
 
@@ -97,6 +89,7 @@ def main() -> None:
     asked = parser.parse_args()
     trained = networks(asked.out)
     print(
+        f"{machine()}\n\n"
         "| stage | images | processor ms an image, start-up apart | start-up s | peak MiB |\n|---|---|---|---|---|"
     )
     for count in asked.images or COUNTS:
@@ -105,11 +98,14 @@ def main() -> None:
             if asked.stage and name not in asked.stage:
                 continue
             out = root / ("cams" if name == "again" else name)
-            start, _ = measured([*arguments, "-q", "--limit", "1", "-o", str(root / "one")])
-            subprocess.run(["rm", "-rf", str(root / "one")], check=True)
-            seconds, peak = measured([*arguments, "-q", "-o", str(out)])
-            each = 1000 * (seconds - start) / count
-            print(f"| `{name}` | {count:,} | {each:.2f} | {start:.1f} | {peak} |", flush=True)
+            shutil.rmtree(root / "one", ignore_errors=True)  # of a run that was stopped
+            if name != "again":
+                shutil.rmtree(out, ignore_errors=True)
+            start = cost(wsss([*arguments, "-q", "--limit", "1", "-o", str(root / "one")])).processor
+            shutil.rmtree(root / "one")
+            whole = cost(wsss([*arguments, "-q", "-o", str(out)]))
+            each = 1000 * (whole.processor - start) / count
+            print(f"| `{name}` | {count:,} | {each:.2f} | {start:.1f} | {whole.mib} |", flush=True)
 
 
 if __name__ == "__main__":

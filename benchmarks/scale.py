@@ -20,7 +20,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from benchmarks.stream import spent
+from benchmarks.child import cost, wsss
 from wsss_cli.data.files import append_line, write_atomic
 from wsss_cli.data.journal import Item, line, read_journal
 from wsss_cli.data.samples import find_images
@@ -146,7 +146,7 @@ def _stages(asked: argparse.Namespace, out: Path) -> Iterator[tuple[str, float]]
             ["pseudo-labels", str(crf), "-o", str(masks)],
         )
         for name, command in zip(seconds, commands, strict=True):
-            seconds[name].append(spent(command)[0])
+            seconds[name].append(cost(wsss([*command, "-q"])).processor)
     for name, (few, many) in seconds.items():
         yield f"{name}_seconds", (many - few) / (asked.limit - FEW)
     manifest = json.loads((cams / "manifest.json").read_text())

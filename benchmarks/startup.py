@@ -1,38 +1,41 @@
 """Processor seconds until `wsss --help` is printed, beside those that its libraries take to be imported.
 
 python -m benchmarks.startup
+
+What a Typer program of two commands takes for its own help stands between them: of that nothing is ours.
 """
 
 from __future__ import annotations
 
-import resource
-import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.child import cost, machine
+
 WSSS = Path(sys.executable).with_name("wsss")
 TIMES = 7
+SMALLEST = """
+import typer
+app = typer.Typer()
+app.command("first")(lambda: None)
+app.command("second")(lambda: None)
+app()
+"""
 
 
 def seconds(arguments: list[str]) -> float:
     """The least of several runs."""
-
-    def once() -> float:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-    return min(once() for _ in range(TIMES))
+    return min(cost(arguments).processor for _ in range(TIMES))
 
 
 def main() -> None:
-    """Print both and their ratio."""
-    start = [str(WSSS)] if WSSS.exists() else [sys.executable, "-m", "wsss_cli"]
-    libraries, ours = seconds([sys.executable, "-c", "import typer, rich"]), seconds([*start, "--help"])
-    print(
-        f"import typer, rich {libraries:.3f} s; wsss --help {ours:.3f} s: {ours / libraries:.1f} times as long"
-    )
+    """Print all three, and how many times as long as the imports the others take."""
+    ours = [str(WSSS)] if WSSS.exists() else [sys.executable, "-m", "wsss_cli"]
+    imports = seconds([sys.executable, "-c", "import typer, rich"])
+    print(f"{machine()}\nimport typer, rich: {imports:.3f} s")
+    for name, command in (("smallest --help", [sys.executable, "-c", SMALLEST]), ("wsss --help", ours)):
+        took = seconds([*command, "--help"])
+        print(f"{name}: {took:.3f} s, {took / imports:.1f} times as long")
 
 
 if __name__ == "__main__":

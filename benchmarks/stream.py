@@ -9,22 +9,10 @@ Each command is a process of its own, as users start it; start-up, which is the 
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-
-def spent(arguments: list[str]) -> tuple[float, float, int]:
-    """Processor seconds, wall seconds and peak KiB of `wsss arguments`, its workers' seconds included."""
-    began = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-m", "wsss_cli", *arguments, "-q"])
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"wsss {' '.join(arguments)} ended with {os.waitstatus_to_exitcode(status)}")
-    return usage.ru_utime + usage.ru_stime, time.monotonic() - began, usage.ru_maxrss
+from benchmarks.child import cost, machine, wsss
 
 
 def size(folder: Path) -> int:
@@ -61,14 +49,19 @@ def main() -> None:
         "pseudo-labels": ["pseudo-labels", str(out / "crf")],
         "stream": ["stream", *chosen, "--crf-set", f"threshold={threshold}"],
     }
-    cost = {name: spent([*command, "-o", str(out / name)]) for name, command in commands.items()}
-    for name, (cpu, wall, memory) in cost.items():
-        print(f"{name:14}{cpu:8.1f} s processor {wall:8.1f} s {memory >> 10:6} MiB {size(out / name):12,} B")
-    stages = [cost[name] for name in list(commands)[:3]]
-    wall, cpu = (sum(part[index] for part in stages) for index in (1, 0))
+    print(machine())
+    costs = {name: cost(wsss([*command, "-q", "-o", str(out / name)])) for name, command in commands.items()}
+    for name, took in costs.items():
+        print(
+            f"{name:14}{took.processor:8.1f} s processor {took.seconds:8.1f} s {took.mib:6} MiB "
+            f"{size(out / name):12,} B"
+        )
+    stages = [costs[name] for name in list(commands)[:3]]
+    wall, processor = sum(part.seconds for part in stages), sum(part.processor for part in stages)
     stored = sum(size(out / name) for name in list(commands)[:3])
     print(
-        f"stream : stages = {cost['stream'][0] / cpu:.2f} processor, {cost['stream'][1] / wall:.2f} wall, "
+        f"stream : stages = {costs['stream'].processor / processor:.2f} processor, "
+        f"{costs['stream'].seconds / wall:.2f} wall, "
         f"{size(out / 'stream') / stored:.3f} bytes; "
         f"the same masks: {masks(out / 'stream') == masks(out / 'pseudo-labels')}"
     )

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wsss_cli.data.files import json_bytes
+from wsss_cli.data.json_files import json_bytes
 from wsss_cli.data.tables import csv_bytes, csv_line
 from wsss_cli.ops import metrics
 from wsss_cli.text import BACKGROUND

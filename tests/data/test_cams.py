@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wsss_cli.data.cams import Cam, decode_cam, encode_cam, upsample
+from wsss_cli.data.cams import Cam, decode_cam, encode_cam, halves, upsample
 from wsss_cli.errors import ItemError
 
 RANDOM = np.random.default_rng(0)
@@ -213,3 +213,13 @@ def test_places_of_upsampled_maps_are_those_of_the_whole() -> None:
     rows, columns = np.array([0, 7, 32]), np.array([3, 4, 49])
 
     assert np.array_equal(upsample(cam, rows, columns), upsample(cam)[:, rows[:, None], columns])
+
+
+def test_halves_are_rounded_as_numpy_does() -> None:
+    """Also the smallest ones, ties among them, to the bit."""
+    random = np.random.default_rng(0)
+    ties = np.arange(2050, dtype=np.float32) * 2.0**-25
+    spread = (10.0 ** random.uniform(-12, 0, 20_000)).astype(np.float32)
+    values = np.concatenate([spread, ties, np.float32([0, -0.0, 1, 1e-45, 2**-14, np.nextafter(2**-14, 0)])])
+    for numbers in values, values.astype(np.float64):
+        assert halves(numbers).tobytes() == numbers.astype(np.float16).tobytes()

@@ -13,20 +13,18 @@ from typing import Any
 
 import pytest
 
-from wsss_cli.data import files
+from wsss_cli.data import files, locks
 from wsss_cli.data.files import (
     append_line,
     is_whole,
-    lock,
-    read_json,
     read_regular_file,
     sha256,
     sha256_file,
     sweep,
-    unlock,
     write_atomic,
-    write_json,
 )
+from wsss_cli.data.json_files import read_json, write_json
+from wsss_cli.data.locks import lock, unlock
 from wsss_cli.errors import (
     EnvironmentProblemError,
     OutputInUseError,
@@ -251,7 +249,7 @@ def test_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     """kill -9 leaves the lock's file behind, but not the lock."""
     path = tmp_path / ".wsss.lock"
     program = (
-        "import os, sys; from pathlib import Path; from wsss_cli.data.files import lock;"
+        "import os, sys; from pathlib import Path; from wsss_cli.data.locks import lock;"
         "lock(Path(sys.argv[1]), print); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", program, str(path)], check=False, cwd=Path(__file__).parents[2])
@@ -270,7 +268,7 @@ def test_a_folder_that_cannot_lock_is_used_with_a_warning(
     def no_locks(*_: object) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(files.fcntl, "flock", no_locks)
+    monkeypatch.setattr(locks.fcntl, "flock", no_locks)
 
     assert lock(tmp_path / ".wsss.lock", heard.append) is None
     assert "one command at a time" in heard[0]

@@ -126,10 +126,10 @@ def test_fingerprint_follows_items_and_extras(tmp_path: Path) -> None:
     ("changes", "said"),
     [
         ({"configuration": {"scales": (1.0,)}}, r"another configuration: scales \[0.5, 1.0\] -> \[1.0\]"),
-        ({"configuration": {"scales": (0.5, 1.0), "flip": True}}, "flip null -> true"),
+        ({"configuration": {"scales": (0.5, 1.0), "flip": True}}, "flip unset -> true"),
         (
             {"configuration": {"scales": (0.5, 1.0), "precision": "fp32"}},
-            r'precision null -> "fp32" \(--precision says which\)\. Pass',
+            r'precision unset -> "fp32" \(--precision says which\)\. Pass',
         ),
         ({"classes": ("dog", "cat")}, "classes"),
         ({"suffix": ".png"}, "suffix"),

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from listener import Listener
 from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
 
 from wsss_cli.errors import RejectedInputError, UsageError
 from wsss_cli.nets.backbones.load import load_backbone, resolve_name
-from wsss_cli.nets.backbones.vit import ViT, mean_logits
+from wsss_cli.nets.backbones.vit import ViT, attended, mean_logits
 
 
 def small(**changes: object) -> VisionTransformer:
@@ -42,16 +46,60 @@ def test_equals_timm(changes: dict[str, object], size: tuple[int, int]) -> None:
 def test_watching_shows_what_the_blocks_used() -> None:
     """What is handed over is what a block attends with, as a whole or some rows of it; its tokens stay the same."""
     vit, images, used = ViT(small(reg_tokens=2)), torch.randn(1, 3, 16, 20), {}
-    unseen = vit(images)
     for layer, block in enumerate(vit.blocks):
         block.attn.fused_attn = False
         block.attn.attn_drop.register_forward_hook(lambda *call, layer=layer: used.update({layer: call[2]}))
+    unseen = vit(images)
     for rows in (slice(None), slice(2)):
         listener = Listener(rows)
         torch.testing.assert_close(vit(images, listener).patches, unseen.patches)
         assert listener.layers == [0, 1]
         for layer, seen in enumerate(listener.attention):
             torch.testing.assert_close(seen, used[layer].mean(dim=1)[:, rows])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("changes", [{}, {"qk_norm": True, "init_values": 0.1}])
+@pytest.mark.parametrize("fused", [True, False])
+def test_attention_in_the_open_is_that_of_the_module(changes: dict[str, object], fused: bool) -> None:
+    """Where all of it is wanted, tokens and attention stay those of timm, whichever way timm would have gone."""
+    vit, images, used, listener = ViT(small(**changes)), torch.randn(2, 3, 16, 20), [], Listener()
+    for block in vit.blocks:
+        block.attn.fused_attn = False
+        block.attn.attn_drop.register_forward_hook(lambda *call: used.append(call[2].mean(dim=1)))
+    unseen = vit(images)
+    for block in vit.blocks:
+        block.attn.fused_attn = fused
+    torch.testing.assert_close(vit(images, listener).patches, unseen.patches)
+    torch.testing.assert_close(listener.attention, used)
+    assert all(block.attn.fused_attn is fused for block in vit.blocks)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("forward", [lambda x, **_: x, lambda x, **_: masked(x)])
+def test_attention_that_cannot_be_read_is_not_passed_over(forward: Callable[..., Tensor]) -> None:
+    """Another timm may attend without the kernel, or with a mask: maps must not go on as if nothing was there."""
+    vit = ViT(small())
+    vit.blocks[1].attn.forward = forward
+    with pytest.raises(RuntimeError, match="read"):
+        vit(torch.randn(1, 3, 16, 16), Listener())
+
+
+def masked(x: Tensor) -> Tensor:
+    """Attention of tokens (B, T, D) to none of them in particular, with a mask."""
+    return F.scaled_dot_product_attention(x[:, None], x[:, None], x[:, None], torch.ones(x.shape[1]).bool())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("band", [1, 700, 4000])
+def test_some_rows_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch, band: int) -> None:
+    """A cut of the rows changes neither what the module goes on with nor what the observer sees."""
+    q, k, v = (torch.randn(2, 3, 37, 8) for _ in range(3))
+    whole = attended(q, k, v)
+    monkeypatch.setattr("wsss_cli.nets.backbones.vit.BAND", band)
+    torch.testing.assert_close(attended(q, k, v), whole)
+    weights = (q @ k.transpose(-2, -1)).softmax(dim=-1)
+    torch.testing.assert_close(whole, (weights @ v, weights.mean(dim=1)))
 
 
 def test_mean_logits_are_those_of_the_heads() -> None:
@@ -72,7 +120,7 @@ def test_hooks_go_away_even_when_the_observer_fails() -> None:
         vit(torch.randn(1, 3, 16, 16), Failing())
     for block in vit.blocks:
         assert not block.attn.qkv._forward_hooks
-        assert not block.attn.attn_drop._forward_pre_hooks
+        assert not block.attn._forward_pre_hooks
         assert block.attn.fused_attn
 
 

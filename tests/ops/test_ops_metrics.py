@@ -60,6 +60,19 @@ def test_confusion_takes_wide_ids() -> None:
     assert counts.sum() == 2
 
 
+@pytest.mark.parametrize("classes", [1, 3, 255])
+def test_confusion_of_bytes_is_that_of_wider_numbers(classes: int) -> None:
+    """8-bit masks are counted in a way of their own."""
+    random = np.random.default_rng(classes)
+    truth, prediction = (random.integers(0, classes, (30, 40)).astype(np.uint8) for _ in range(2))
+    for each in truth, prediction:
+        each[random.random(each.shape) < 0.2] = 255
+    wide = metrics.confusion(truth.astype(np.uint16), prediction.astype(np.uint16), classes, 255)
+    narrow = metrics.confusion(truth, prediction, classes, 255)
+    assert (narrow == wide).all()
+    assert narrow.sum() == (truth != 255).sum()
+
+
 @pytest.mark.parametrize(("where", "value"), [("prediction", 3), ("prediction", 254), ("truth", 3)])
 def test_confusion_refuses_an_id_out_of_range(where: str, value: int) -> None:
     """An id equal to the number of classes is refused instead of landing in the next row."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -211,6 +212,22 @@ def test_the_other_methods_in_two_ranks(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(two.root)
     for name, argv in trainings.items():
         assert_same_curve(two, name, argv, near=0.1 if name == "more" else NEAR)
+
+
+@pytest.mark.faults
+@pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "g++")) is None, reason="there is no C++ compiler here"
+)
+def test_compiled_blocks_in_two_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same curve as that of one process without --compile; BatchNorm, which asks all ranks, is refused."""
+    monkeypatch.chdir(tmp_path)
+    cases = [{"argv": [*argv, "--compile", "-o", name]} for argv, name in ((CAM, "cam"), (CNN, "cnn"))]
+    two = launch(tmp_path / "here", cases)
+    monkeypatch.chdir(two.root)
+
+    assert [two.codes(case) for case in range(2)] == [[0, 0], [2, 2]], two.said(0)
+    assert_same_curve(two, "cam", CAM)
+    assert "".join(two.said(1)).count("--compile cannot share the statistics of BatchNorm among ranks") == 1
 
 
 @pytest.mark.parametrize(("ranks", "pieces"), [(1, 1), (2, 1), (4, 1), (1, 4), (2, 2)])

@@ -10,7 +10,7 @@ import pytest
 from memory_store import MemoryStore
 
 from wsss_cli.config import Execution, Shard
-from wsss_cli.data.files import lock, refuse_alive, require_lock, unlock
+from wsss_cli.data.locks import lock, refuse_alive, require_lock, unlock
 from wsss_cli.data.run import Run
 from wsss_cli.errors import EnvironmentProblemError, OutputInUseError
 from wsss_cli.reporter import Silent

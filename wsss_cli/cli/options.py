@@ -132,6 +132,13 @@ Precision = Annotated[
         help="fp32, bf16, fp16, or auto: bf16 where the hardware multiplies it, in trainings and maps; else fp32.",
     ),
 ]
+Compile = Annotated[
+    bool,
+    _running(
+        "--compile/--no-compile",
+        help="Train with torch.compile: slow first steps; worth trying on a GPU, gains a transformer nothing on a CPU.",
+    ),
+]
 MaxFailures = Annotated[
     str, _running("--max-failures", metavar="N|P%", help="Stop early once more items than this failed.")
 ]

@@ -48,7 +48,7 @@ SETTINGS = list(CLS.options)
 CAMS_SETTINGS = list(CAMS.options)
 SCALES = list(CAMS.scales)
 
-BOTH_FIELDS = ("backbone", "pretrained", "drop_path", "seed", "precision")
+BOTH_FIELDS = ("backbone", "pretrained", "drop_path", "seed", "precision", "compile")
 CLS_FIELDS = (
     "method",
     "preset",
@@ -172,6 +172,7 @@ def run(
     device: shared.Device = Execution.device,
     workers: shared.Workers = Execution.workers,
     precision: shared.Precision = CLS.precision,
+    compile: shared.Compile = CLS.compile,  # noqa: A002 - the option's word
     max_failures: shared.MaxFailures = Execution.max_failures,
     max_pixels: shared.MaxPixels = Execution.max_pixels,
     allow_failed: shared.AllowFailed = "",

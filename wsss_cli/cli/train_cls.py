@@ -77,6 +77,7 @@ def train_cls(
     ] = DEFAULT.cnn_normalisation,
     seed: shared.Seed = DEFAULT.seed,
     precision: shared.Precision = DEFAULT.precision,
+    compile: shared.Compile = DEFAULT.compile,  # noqa: A002 - the option's word
     options: shared.Settings = SETTINGS,
     out: shared.Out = Path("cls"),
     overwrite: shared.Overwrite = Execution.overwrite,

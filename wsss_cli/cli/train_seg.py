@@ -72,6 +72,7 @@ def train_seg(
     ] = DEFAULT.normalisation,
     seed: shared.Seed = DEFAULT.seed,
     precision: shared.Precision = DEFAULT.precision,
+    compile: shared.Compile = DEFAULT.compile,  # noqa: A002 - the option's word
     out: shared.Out = Path("seg"),
     overwrite: shared.Overwrite = Execution.overwrite,
     dry_run: shared.DryRun = Execution.dry_run,

@@ -12,10 +12,20 @@ from wsss_cli.config.checks import require
 from wsss_cli.errors import UsageError
 from wsss_cli.registry import unknown
 
+ADDED = {"added": True}  # metadata of a field that earlier versions lacked, whose folders are continued
+
 
 def as_dict(config: Any) -> dict[str, Any]:
-    """The configuration as plain values, in the order of its fields, as manifests hold it."""
-    return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    """The configuration as plain values, in the order of its fields, as manifests hold it.
+
+    A field that was `ADDED` stands there only where it is not the default.
+    """
+    values = {field: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {
+        field.name: _plain(value)
+        for field, value in values.items()
+        if not (field.metadata.get("added") and value == field.default)
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from wsss_cli.config.checks import PRECISIONS, require
 from wsss_cli.config.reading import PLAIN, Reading
+from wsss_cli.config.resolving import ADDED
 from wsss_cli.registry import require_choice
 
 CACHES = ("ram", "disk", "none")
@@ -59,6 +60,7 @@ class TrainClsConfig:
     cnn_normalisation: str = "auto"  # likewise of the second network
     seed: int = 0
     precision: str = "auto"
+    compile: bool = field(default=False, metadata=ADDED)
     options: tuple[str, ...] = ()  # NAME=VALUE of the method's own constants (--set)
 
     def __post_init__(self) -> None:
@@ -141,6 +143,7 @@ class TrainSegConfig:
     normalisation: str = "auto"  # the backbone's own, as timm knows it
     seed: int = 0
     precision: str = "auto"
+    compile: bool = field(default=False, metadata=ADDED)
 
     def __post_init__(self) -> None:
         require(self.epochs >= 1, f"--epochs is {self.epochs}; it must be at least 1.")

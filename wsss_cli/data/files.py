@@ -8,28 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import io
-import json
-import math
 import os
 import secrets
 import shutil
-import socket
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import BinaryIO, NoReturn
 
 from wsss_cli.errors import (
     EnvironmentProblemError,
-    OutputInUseError,
     OutputMismatchError,
-    RejectedInputError,
     WsssError,
 )
-from wsss_cli.storage import holding, lines, objects
+from wsss_cli.storage import lines, objects
 from wsss_cli.storage.address import Address
 from wsss_cli.text import show
 from wsss_cli.timing import section
@@ -96,7 +90,7 @@ def _write_atomic(path: Path, parts: Iterable[bytes]) -> None:
         _replace(path, parts, lasting=True)
         sync_folder(path.parent)
     except OSError as error:
-        _refuse(path, error)
+        refuse(path, error)
 
 
 def _replace(path: Path, parts: Iterable[bytes], *, lasting: bool) -> None:
@@ -141,7 +135,7 @@ def link_atomic(path: Path, target: Path) -> None:
             raise
         sync_folder(path.parent)
     except OSError as error:
-        _refuse(path, error)
+        refuse(path, error)
 
 
 def can_link(places: Iterable[Path]) -> bool:
@@ -236,7 +230,7 @@ def append_line(path: Path, line: bytes) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        _refuse(path, error)
+        refuse(path, error)
 
 
 def make_folder(folder: Path) -> None:
@@ -246,7 +240,7 @@ def make_folder(folder: Path) -> None:
     try:
         _make_folders(folder)
     except OSError as error:
-        _refuse(folder, error)
+        refuse(folder, error)
 
 
 def _make_folders(folder: Path) -> None:
@@ -279,7 +273,7 @@ def remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        _refuse(path, error)
+        refuse(path, error)
 
 
 def sweep(folder: Path) -> None:
@@ -312,171 +306,8 @@ def is_there(path: Path) -> bool:
     return path.exists() if isinstance(path, Address) else os.path.lexists(path)
 
 
-def write_json(path: Path, value: Any) -> str:
-    """Write `value` as indented ASCII JSON, keys in their order; NaN is a ValueError. Returns the SHA-256."""
-    return write_atomic(path, json_bytes(value))
-
-
-def json_bytes(value: Any) -> bytes:
-    """`value` as the bytes that `write_json` writes."""
-    return (json.dumps(value, indent=2, allow_nan=False, ensure_ascii=True) + "\n").encode("ascii")
-
-
-def read_json(path: Path, error: type[WsssError] = RejectedInputError) -> Any:
-    """Read a JSON file; duplicate keys, NaN, not UTF-8 or too deep raise `error` with the file's name."""
-    try:
-        payload = path.read_bytes()
-    except OSError as problem:
-        raise error(f"Cannot read {show(path)}: {problem.strerror}.") from None
-    return parse_json(payload, show(path), error)
-
-
-def parse_json(payload: bytes, where: str, error: type[WsssError] = RejectedInputError) -> Any:
-    """`payload` as JSON, as strictly as `read_json`; `where` names it in the message."""
-    try:
-        return json.loads(
-            payload.decode("utf-8-sig"),
-            object_pairs_hook=_unique_keys,
-            parse_constant=no_constant,
-            parse_float=finite,
-        )
-    except RecursionError:
-        raise error(f"{where} is nested too deeply.") from None
-    except ValueError as problem:
-        raise error(f"{where} is not valid JSON: {problem}.") from None
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key '{show(twice)}' stands twice")
-    return result
-
-
-def finite(text: str) -> float:
-    """A JSON number that can be written again (ValueError)."""
-    number = float(text)
-    if math.isinf(number):  # 1e999, which could not be written again
-        raise ValueError(f"{text[:40]} is too large a number")
-    return number
-
-
-def no_constant(name: str) -> NoReturn:
-    """Refuse NaN and the infinities, which Python reads as numbers (ValueError)."""
-    raise ValueError(f"{name} is no JSON number")
-
-
-Held = int | bytes | None  # a descriptor; in a store, what the lock says; nothing where there are no locks
-
-
-def lock(path: Path, note: Callable[[str], None], *, sharer: str = "") -> Held:
-    """Take the exclusive lock at `path`, writing into it who holds it; OutputInUseError names who does.
-
-    Returns what `unlock` takes, None (after a note) where the file system or the store cannot lock. Any number that
-    call themselves `sharer` hold it together, and nobody else beside them; in a store `refuse_held` sees to that.
-    """
-    if isinstance(path, Address):
-        return None if sharer else holding.lock(path, note)
-    kind = fcntl.LOCK_SH if sharer else fcntl.LOCK_EX
-    holder = sharer or f"process {os.getpid()} on {socket.gethostname()}"
-    while True:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-        except OSError as error:
-            _refuse(path, error)
-        try:
-            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-        except OSError as error:
-            _give_up(path, descriptor, error)
-            note(f"{path.parent} cannot be locked ({error.strerror}): run one command at a time on it.")
-            return None
-        if _same_file(descriptor, path):  # else its last holder removed it between our open and our lock
-            with contextlib.suppress(OSError):  # the lock holds, also if a full disk takes no name
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, holder.encode(), 0)
-            return descriptor
-        os.close(descriptor)
-
-
-def _give_up(path: Path, descriptor: int, error: OSError) -> None:
-    who = os.pread(descriptor, 200, 0).decode("utf-8", "replace") or "another process"
-    os.close(descriptor)
-    if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-        raise OutputInUseError(f"{show(path.parent)} is in use by {show(who)}. Wait, or pass another --out.")
-
-
-def unlock(path: Path, held: Held, *, patient: bool = True) -> None:
-    """Give the lock back and remove its file, so that a finished folder is the same after every run.
-
-    Where not `patient`, a store is asked once.
-    """
-    if isinstance(path, Address) and isinstance(held, bytes):
-        holding.unlock(path, held, patient=patient)
-    elif isinstance(held, int):
-        _unlock(path, held)
-
-
-def _unlock(path: Path, descriptor: int) -> None:
-    with contextlib.suppress(OSError):
-        if _same_file(descriptor, path):  # else the folder was replaced, and the lock in it is another's
-            path.unlink(missing_ok=True)
-    os.close(descriptor)
-
-
-def release(held: Held) -> None:
-    """Give a shared lock back; its file stays, as others may hold it."""
-    if isinstance(held, int):
-        os.close(held)
-
-
-def refuse_held(path: Path, note: Callable[[str], None]) -> None:
-    """OutputInUseError if another one holds the lock at `path` of a store, where no lock is shared.
-
-    Who takes one lock and then looks at the other cannot miss who does the same the other way round.
-    """
-    if isinstance(path, Address):
-        holding.refuse(path, note)
-
-
-def refuse_alive(path: Path) -> None:
-    """OutputInUseError if another process holds the lock at `path` alone; nothing is changed."""
-    if isinstance(path, Address):
-        holding.refuse_alive(path)
-        return
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    except OSError:  # not there
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        _give_up(path, descriptor, error)
-        return
-    os.close(descriptor)
-
-
-def require_lock(path: Path, held: Held) -> None:
-    """EnvironmentProblemError if the lock is no longer at `path`: what was written beside it has gone with it."""
-    if isinstance(path, Address) and isinstance(held, bytes):
-        holding.require_lock(path, held)
-    elif isinstance(held, int) and not _same_file(held, path):
-        raise EnvironmentProblemError(
-            f"{show(path.parent)} was removed or replaced while it was written to. "
-            "Remove what is left of it, and run the same command again."
-        )
-
-
-def _same_file(descriptor: int, path: Path) -> bool:
-    try:
-        here, there = os.fstat(descriptor), path.lstat()
-    except FileNotFoundError:
-        return False
-    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino) and stat.S_ISREG(there.st_mode)
-
-
-def _refuse(path: Path, error: OSError) -> NoReturn:
+def refuse(path: Path, error: OSError) -> NoReturn:
+    """EnvironmentProblemError: `path` cannot be written, and why."""
     cause = error.strerror or str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         cause = f"disk full ({_free_space(path)})"

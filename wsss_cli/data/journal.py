@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wsss_cli.data.files import finite, is_whole, no_constant, open_growing, sha256
+from wsss_cli.data.files import is_whole, open_growing, sha256
+from wsss_cli.data.json_files import finite, no_constant
 from wsss_cli.data.samples import item_name
 from wsss_cli.errors import OutputMismatchError, RejectedInputError
 from wsss_cli.storage import objects
@@ -20,6 +22,11 @@ from wsss_cli.storage.address import Address
 NAME = "items.jsonl"
 ITEMS = "items"
 _DECODER = json.JSONDecoder(parse_constant=no_constant, parse_float=finite)
+_PLAIN_TEXT = rb'"([^"\\\x00-\x1f\x80-\xff]+)"'  # a JSON text without escapes
+_AS_WRITTEN = re.compile(  # a finished item's line as `line` writes it: id, path, sha256
+    rb'\{"id": %b, "status": "done", "path": %b, "sha256": %b, "bytes": (?:0|[1-9]\d*), "inputs": \{[ -~]*\}, '
+    rb'"facts": \{[ -~]*\}\}\n' % (_PLAIN_TEXT, _PLAIN_TEXT, _PLAIN_TEXT)
+)
 
 
 @dataclass(frozen=True)
@@ -157,6 +164,48 @@ def read_journal(folder: Path, suffix: str, root: str = ITEMS, ids: Collection[s
             journal.add(record)
     journal.digest, journal.torn = lines.digest, lines.torn
     return journal
+
+
+def last_words(
+    folder: Path, suffix: str, root: str = ITEMS, *, careful: bool = False
+) -> tuple[dict[str, str], set[str]]:
+    """The hash of each finished item and the ids of the failed ones, where the last of an id's lines counts.
+
+    Lists of millions are asked for this while they grow: unless `careful`, what a finished item was made from is not
+    parsed, and a line that is damaged there alone counts, too.
+    """
+    done: dict[str, str] = {}
+    failed: set[str] = set()
+    file = open_growing(folder / NAME, OutputMismatchError)
+    if file is None:
+        return done, failed
+    with file:
+        for raw in file:
+            if not raw.endswith(b"\n"):
+                continue
+            plain = None if careful else _id_and_hash(raw, suffix, root)
+            record = None if plain else parse_line(raw, suffix, root)
+            if isinstance(record, Item):
+                plain = record.id, record.sha256
+            if plain:
+                done[plain[0]] = plain[1]
+                failed.discard(plain[0])
+            elif record is not None:
+                failed.add(record.id)
+                done.pop(record.id, None)
+    return done, failed
+
+
+def _id_and_hash(raw: bytes, suffix: str, root: str) -> tuple[str, str] | None:
+    """What a finished item's line says, if it can be told at a glance."""
+    found = _AS_WRITTEN.fullmatch(raw)
+    if found is None or raw.count(b'"id": ') > 1:  # two lines in one
+        return None
+    id_, path, digest = (text.decode("ascii") for text in found.groups())
+    try:
+        return (id_, digest) if path == item_file(id_, suffix, root) else None
+    except RejectedInputError:
+        return None
 
 
 def parse_line(raw: bytes, suffix: str, root: str = ITEMS) -> Item | Failure | None:

@@ -12,9 +12,10 @@ from typing import Any
 from wsss_cli import __version__
 from wsss_cli.config import item_limit
 from wsss_cli.data.environment import environment
-from wsss_cli.data.files import json_bytes, parse_json, read_regular_file, sha256
+from wsss_cli.data.files import read_regular_file, sha256
 from wsss_cli.data.journal import ITEMS, Journal, ids_fingerprint, read_journal
 from wsss_cli.data.journal import NAME as JOURNAL
+from wsss_cli.data.json_files import json_bytes, parse_json
 from wsss_cli.errors import OutputMismatchError, TooManyFailuresError, UsageError, WsssError
 from wsss_cli.storage.address import location
 from wsss_cli.text import show
@@ -183,7 +184,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
         elif before != after or (key in old) != (key in new):
             # It may differ though the same was typed: the hardware decides what auto means.
             way = " (--precision says which)" if key == "precision" else ""
-            result.append(f"{show(prefix + key)} {_brief(before)} -> {_brief(after)}{way}")
+            was, is_now = (_brief(values[key]) if key in values else "unset" for values in (old, new))
+            result.append(f"{show(prefix + key)} {was} -> {is_now}{way}")
     return result
 
 

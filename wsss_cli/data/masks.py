@@ -14,6 +14,7 @@ from wsss_cli.data.images import open_image, read_regular
 from wsss_cli.data.limits import MAX_TILED_PIXELS, most_bytes
 from wsss_cli.errors import ItemError, RejectedInputError
 from wsss_cli.text import BACKGROUND, class_names, show
+from wsss_cli.timing import section
 
 IGNORE = 255
 IGNORE_16_BIT = 65535
@@ -30,6 +31,7 @@ def ignore_value(classes: int) -> int:
     return IGNORE if classes <= _MOST_8_BIT_CLASSES else IGNORE_16_BIT
 
 
+@section("encode masks")
 def encode_mask(mask: Mask, classes: Sequence[str]) -> bytes:
     """The PNG of a mask (H, W): palette with the VOC colours, 16-bit gray for more than 254 classes.
 
@@ -58,6 +60,7 @@ def read_mask(path: Path, classes: int | None, max_pixels: int = MAX_TILED_PIXEL
     return _decode(read_regular(path, most_bytes(max_pixels)), show(path), classes, max_pixels)
 
 
+@section("decode masks")
 def _decode(payload: bytes, where: str, classes: int | None, max_pixels: int = MAX_TILED_PIXELS) -> Mask:
     if payload.startswith((b"\xff\xd8", b"RIFF")):
         raise ItemError(

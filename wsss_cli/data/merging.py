@@ -22,19 +22,17 @@ from wsss_cli.data import shards
 from wsss_cli.data.clearing import LOCK
 from wsss_cli.data.files import (
     is_whole,
-    lock,
     page_size,
-    parse_json,
     read_part,
-    refuse_held,
     remove,
     remove_growing,
     sweep,
-    unlock,
     write_atomic,
     write_stream,
 )
 from wsss_cli.data.journal import Failure, Item
+from wsss_cli.data.json_files import parse_json
+from wsss_cli.data.locks import lock, refuse_held, unlock
 from wsss_cli.errors import OutputMismatchError, RejectedInputError
 from wsss_cli.text import show
 

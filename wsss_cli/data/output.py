@@ -17,19 +17,9 @@ from wsss_cli.data import journal as journals
 from wsss_cli.data import manifest as manifests
 from wsss_cli.data import shards
 from wsss_cli.data.clearing import LOCK, clear, clear_shard, refuse_links
-from wsss_cli.data.files import (
-    GrowingFile,
-    Held,
-    lock,
-    make_folder,
-    refuse_held,
-    release,
-    require_lock,
-    sweep,
-    unlock,
-    write_atomic,
-)
+from wsss_cli.data.files import GrowingFile, make_folder, sweep, write_atomic
 from wsss_cli.data.journal import Failure, Item, Journal
+from wsss_cli.data.locks import Held, lock, refuse_held, release, require_lock, unlock
 from wsss_cli.errors import EnvironmentProblemError, ItemError, OutputMismatchError, WsssError
 from wsss_cli.reporter import Reporter
 from wsss_cli.text import show

@@ -14,7 +14,7 @@ from typing import Any
 from wsss_cli.config import Shard
 from wsss_cli.data import manifest as manifests
 from wsss_cli.data.clearing import LOCK
-from wsss_cli.data.files import refuse_alive
+from wsss_cli.data.locks import refuse_alive
 from wsss_cli.errors import EnvironmentProblemError, OutputMismatchError, RejectedInputError
 from wsss_cli.text import show
 

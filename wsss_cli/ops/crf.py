@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from wsss_cli.ops.winners import strongest
 from wsss_cli.registry import Registry
 from wsss_cli.timing import section
 
@@ -73,7 +74,7 @@ def background_label(maps: Float, threshold: float, certainty: float) -> Float:
     if classes == 0:
         return np.ones((1, *maps.shape[1:]), np.float32)
     scores = np.concatenate([np.full((1, *maps.shape[1:]), threshold, np.float32), maps])
-    winner = scores.argmax(axis=0)
+    winner = strongest(scores)
     probabilities = np.full(scores.shape, (1.0 - certainty) / classes, np.float32)
     np.put_along_axis(probabilities, winner[None], np.float32(certainty), axis=0)
     return probabilities

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from wsss_cli.errors import ItemError
 from wsss_cli.ops.crf import Pairwise, background_label, marginals
+from wsss_cli.ops.winners import strongest
 
 Labels = NDArray[np.int64]
 
@@ -51,5 +52,5 @@ def snapped(work: LabelWork, threshold: float) -> Labels:
         every = marginals(work.image, start, work.pairwise, work.iterations)
     except ValueError as error:
         raise ItemError("crf-failed", f"The CRF refused the maps: {error}.") from None
-    winners: Labels = every.argmax(axis=0)
+    winners: Labels = strongest(every)
     return winners

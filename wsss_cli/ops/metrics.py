@@ -9,7 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from wsss_cli.ops.winners import strongest
+
 STRIP = 4_000_000  # pixels counted at a time, at 8 bytes and more each
+BYTES = 256  # values of an 8-bit mask
+MANY = 1 << 15  # pixels: for fewer, counts of all pairs of bytes are more to look through than the pixels
 Counts = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 
@@ -41,9 +45,23 @@ def confusion(
         raise ValueError(f"size mismatch: prediction {prediction.shape}, truth {truth.shape}")
     counts = np.zeros((classes, classes + 1), np.int64)
     step = max(1, STRIP // max(1, truth.shape[1]))
+    bytes_alone = truth.dtype == prediction.dtype == np.uint8 and classes < BYTES and 0 <= ignore < BYTES
+    count = _counted_bytes if bytes_alone and truth.size >= MANY else _counted
     for top in range(0, len(truth), step):
-        counts += _counted(truth[top : top + step], prediction[top : top + step], classes, ignore)
+        counts += count(truth[top : top + step], prediction[top : top + step], classes, ignore)
     return counts
+
+
+def _counted_bytes(truth: NDArray[Any], prediction: NDArray[Any], classes: int, ignore: int) -> Counts:
+    """Counts of 8-bit masks: of every pair of values at once, a fifth of the time that choosing pixels takes."""
+    pairs = truth.astype(np.uint16) << 8 | prediction
+    table = np.bincount(pairs.ravel(), minlength=BYTES * BYTES).reshape(BYTES, BYTES)
+    table[ignore] = 0  # truth that is not scored
+    _check_range("truth", np.flatnonzero(table.any(axis=1)), classes)
+    uncertain = table[:classes, ignore].copy()
+    table[:, ignore] = 0
+    _check_range("prediction", np.flatnonzero(table.any(axis=0)), classes)
+    return np.column_stack([table[:classes, :classes], uncertain]).astype(np.int64)
 
 
 def _counted(
@@ -118,19 +136,19 @@ def sweep_counts(
         raise ValueError(f"size mismatch: maps {maps.shape[1:]}, truth {truth.shape}")
     levels = np.asarray(thresholds, dtype=np.float32)
     scored = truth != ignore
-    present, rows = np.unique(truth[scored], return_inverse=True)
+    ids_of_truth = truth[scored]
+    present = np.flatnonzero(np.bincount(ids_of_truth))
+    places = np.zeros(int(ids_of_truth.max(initial=0)) + 1, np.intp)
+    places[present] = np.arange(len(present))
+    rows = places[ids_of_truth]
     winners = np.asarray(ids, dtype=np.int64).reshape(-1)
     if winners.size == 0:
         winners, maps = np.zeros(1, np.int64), np.zeros((1, *truth.shape), np.float32)
     inside = maps[:, scored]
-    best = inside.argmax(axis=0)
+    best = strongest(inside)
     exceeded = np.searchsorted(levels, np.take_along_axis(inside, best[None], axis=0)[0], side="left")
     shape = (len(present), len(winners), len(levels) + 1)
-    flat = (
-        np.ravel_multi_index((rows.reshape(-1), best, exceeded), shape)
-        if rows.size
-        else np.zeros(0, np.int64)
-    )
+    flat = np.ravel_multi_index((rows, best, exceeded), shape) if rows.size else np.zeros(0, np.int64)
     pixels = np.bincount(flat, minlength=int(np.prod(shape))).reshape(shape)
     return SweepCounts(present.astype(np.int64), winners, pixels.astype(np.int32))
 

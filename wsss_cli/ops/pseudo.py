@@ -10,6 +10,8 @@ from typing import cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from wsss_cli.ops.winners import strongest
+
 Mask = NDArray[np.uint8] | NDArray[np.uint16]
 
 BINS = 1000  # of the pooled histogram; a threshold is found to 0.001
@@ -26,7 +28,7 @@ def label_mask(maps: NDArray[np.float32], ids: ArrayLike, low: float, high: floa
     if not len(names):
         return np.zeros(maps.shape[1:], names.dtype)
     strength = maps.max(axis=0)
-    mask: Mask = names[maps.argmax(axis=0)]
+    mask: Mask = names[strongest(maps)]
     mask[strength <= np.float32(high)] = ignore
     mask[strength <= np.float32(low)] = 0
     return mask
@@ -42,7 +44,7 @@ def marginal_mask(maps: NDArray[np.float32], ids: ArrayLike, band: float, *, ign
     if not len(names):
         return np.zeros(maps.shape[1:], names.dtype)
     every = np.concatenate([np.clip(1.0 - maps.sum(axis=0, keepdims=True), 0.0, 1.0), maps])
-    mask = cast(Mask, np.concatenate([np.zeros(1, names.dtype), names])[every.argmax(axis=0)])
+    mask = cast(Mask, np.concatenate([np.zeros(1, names.dtype), names])[strongest(every)])
     if band > 0:
         second, first = np.partition(every, -2, axis=0)[-2:]
         mask[first - second < band] = ignore

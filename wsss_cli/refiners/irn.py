@@ -35,8 +35,9 @@ from wsss_cli.data.checkpoints import (
     read_checkpoint,
     read_weights,
 )
-from wsss_cli.data.files import json_bytes, sha256
+from wsss_cli.data.files import sha256
 from wsss_cli.data.folder import StageFolder
+from wsss_cli.data.json_files import json_bytes
 from wsss_cli.data.limits import allowed
 from wsss_cli.data.mask_pairs import MaskPairs, look_at_pairs
 from wsss_cli.data.resume import ResumeFile, clear_resume

@@ -29,11 +29,12 @@ from wsss_cli.ops.pictures import normalised
 from wsss_cli.ops.transition import BALANCES, mirrored, spread, transition
 from wsss_cli.refiners import Task
 from wsss_cli.registry import require_choice
-from wsss_cli.runtime.device import autocast, choose_precision
+from wsss_cli.runtime.device import autocast, choose_precision, settle
 from wsss_cli.runtime.resident import resident
 from wsss_cli.runtime.seed import seed_everything
 from wsss_cli.storage.address import location
 from wsss_cli.text import show
+from wsss_cli.timing import section
 
 TRAINING: tuple[str, ...] = ()
 FIELDS = ("max_side", "normalise", "precision")
@@ -129,6 +130,7 @@ class Walk:
         """Which classifier it is."""
         return {"checkpoint": self.inputs["checkpoint"]["path"]}
 
+    @section("walk")
     @torch.no_grad()
     def refine(self, picture: Tensor, maps: Tensor) -> Tensor:
         """uint8 (3, H, W) and maps (K, h, w) -> maps on the grid of patches."""
@@ -158,7 +160,8 @@ class Walk:
         total = AttentionSum(
             backbone.class_tokens, backbone.prefix, nothing, layer_range(first, end, backbone.layers)
         )
-        with autocast(self.device, self.precision):
+        with section("network"), autocast(self.device, self.precision):
             self.method.classifier(view, total)
+            settle(self.device)
         assert total.affinity is not None  # some layer has a weight
         return total.affinity[0]

@@ -13,7 +13,7 @@ from wsss_cli import scoring
 from wsss_cli.config import EvalConfig, Execution, as_dict
 from wsss_cli.data.cams import Cam, rows_at_a_time, upsample
 from wsss_cli.data.comparison import Sides, open_sides, require_same_names
-from wsss_cli.data.files import read_json
+from wsss_cli.data.json_files import read_json
 from wsss_cli.data.limits import allowed
 from wsss_cli.data.manifest import WHOLE
 from wsss_cli.data.mask_folder import MaskFolder, digests_fingerprint, open_masks
@@ -28,6 +28,7 @@ from wsss_cli.reporter import Reporter, Silent
 from wsss_cli.scoring import METRICS, Counts, ImageCounts
 from wsss_cli.summary import Summary
 from wsss_cli.text import show
+from wsss_cli.timing import section
 
 
 def run(
@@ -178,6 +179,7 @@ def _counted(
         yield _count_maps(id_, truth, cam, len(sides.classes), task)
 
 
+@section("compare")
 def _count_maps(id_: str, truth: Mask, cam: Cam, classes: int, task: scoring.Task) -> ImageCounts:
     ignore, parts = ignore_value(classes), []
     counts = None if task.best else np.zeros((classes + 1, classes + 2), np.int64)
@@ -206,6 +208,7 @@ def _each(ids: list[str], reporter: Reporter, read: Callable[[str], Any]) -> Ite
         )
 
 
+@section("compare")
 def _count_mask(sides: Sides, id_: str, config: EvalConfig) -> Counts:
     classes = len(sides.classes)
     truth = sides.truth.read(id_, classes)

@@ -10,8 +10,9 @@ from typing import Any
 from wsss_cli import scoring
 from wsss_cli.data import manifest as manifests
 from wsss_cli.data import merging, shards
-from wsss_cli.data.files import read_json, write_atomic
+from wsss_cli.data.files import write_atomic
 from wsss_cli.data.folder import stage_folders
+from wsss_cli.data.json_files import read_json
 from wsss_cli.data.merging import Ids, Parts
 from wsss_cli.data.run import Counts
 from wsss_cli.errors import OutputMismatchError, RejectedInputError

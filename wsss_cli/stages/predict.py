@@ -43,12 +43,13 @@ from wsss_cli.ops.pictures import normalised
 from wsss_cli.ops.segmentation import averaged_probabilities, gated, winners
 from wsss_cli.ops.windows import RowBlend, Window, windows
 from wsss_cli.reporter import Reporter
-from wsss_cli.runtime.device import autocast, choose_device, choose_precision
+from wsss_cli.runtime.device import autocast, choose_device, choose_precision, settle
 from wsss_cli.runtime.executor import run_isolated
 from wsss_cli.runtime.resident import resident
 from wsss_cli.runtime.seed import seed_everything
 from wsss_cli.summary import Summary
 from wsss_cli.text import show
+from wsss_cli.timing import section
 
 Segment = Callable[[Tensor], Scores]  # images (B, 3, H, W) -> logits of pixels and of tags
 LEAST_PROBABILITY = 0.01  # classes below it everywhere are left out: the CRF's time grows with their number
@@ -277,5 +278,7 @@ class _Predictor:
         return _Look(digest, image.shape[:2], small, found[likely], likely.nonzero()[:, 0].numpy())
 
     def _logits(self, images: Tensor) -> Tensor:
-        scores = self.segment(images)
+        with section("network"):
+            scores = self.segment(images)
+            settle(self.device)
         return gated(scores.logits, scores.tags, self.config.tag_weight)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from wsss_cli.data.files import is_whole, parse_json, sha256, write_atomic
+from wsss_cli.data.files import is_whole, sha256, write_atomic
 from wsss_cli.data.folder import MAPS, MASKS, StageFolder, read_extra, read_run, stage_folders
 from wsss_cli.data.image_folder import ImageFolder, images_of
+from wsss_cli.data.json_files import parse_json
 from wsss_cli.data.manifest import command
 from wsss_cli.data.masks import encode_jpeg
 from wsss_cli.data.samples import find_images

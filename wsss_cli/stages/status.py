@@ -87,7 +87,7 @@ def _look(home: Path, folder: Path, reporter: Reporter, verify: bool) -> FolderS
     lines = Lines(home, manifest["suffix"], root)
     last, damaged = None, []
     if manifest["status"] == "running":
-        last, failed = _last_words(lines)
+        last, failed = journals.last_words(home, manifest["suffix"], root, careful=verify)
         # Of an export the lines are files; which images are done is known at the end.
         beside = root != journals.ITEMS
         counts = {**counts, "done": 0 if beside else len(last), "failed": 0 if beside else len(failed)}
@@ -110,20 +110,6 @@ def _look(home: Path, folder: Path, reporter: Reporter, verify: bool) -> FolderS
         counts["failed"],
         damaged,
     )
-
-
-def _last_words(lines: Lines) -> tuple[dict[str, str], set[str]]:
-    """The hash of each finished item and the failed ones, where several lines may speak of one and the last counts."""
-    done: dict[str, str] = {}
-    failed: set[str] = set()
-    for record in lines:
-        if isinstance(record, Item):
-            done[record.id] = record.sha256
-            failed.discard(record.id)
-        elif record is not None:
-            failed.add(record.id)
-            done.pop(record.id, None)
-    return done, failed
 
 
 def _damaged(folder: Path, lines: Lines, last: Mapping[str, str] | None, reporter: Reporter) -> list[str]:

@@ -13,9 +13,10 @@ from torch import Tensor
 from wsss_cli.config import Execution, Pace, TrainSegConfig, as_dict, item_limit
 from wsss_cli.data.cache import CacheFolder, clear_cache
 from wsss_cli.data.checkpoints import encode_checkpoint, encode_safetensors, read_checkpoint, read_weights
-from wsss_cli.data.files import json_bytes, read_json, sha256
+from wsss_cli.data.files import sha256
 from wsss_cli.data.folder import MASKS, StageFolder, read_run, refuse_partial
 from wsss_cli.data.image_folder import same_images
+from wsss_cli.data.json_files import json_bytes, read_json
 from wsss_cli.data.limits import allowed
 from wsss_cli.data.mask_pairs import MaskPairs, look_at_pairs
 from wsss_cli.data.resume import ResumeFile, clear_resume
@@ -24,6 +25,7 @@ from wsss_cli.data.samples import select
 from wsss_cli.errors import RejectedInputError, TooManyFailuresError
 from wsss_cli.nets.backbones.load import NORMALISATIONS, Loaded, resolve_name
 from wsss_cli.nets.backbones.vit import ViT
+from wsss_cli.nets.compiled import compiled, costly_parts
 from wsss_cli.nets.segmenters import Segmenter, load_trunk
 from wsss_cli.nets.synced import synchronise
 from wsss_cli.ops.augment import AUGMENTS, JointView, bounded_pair, bounded_size
@@ -84,7 +86,9 @@ def run(
         if not team.first:
             if work := team.hear():
                 pairs = dataclasses.replace(pairs, folder=folder)
-                begun().run(out, work, pairs)
+                training = begun()
+                with compiled(training.compiled_parts):
+                    training.run(out, work, pairs)
                 clear_cache(out)  # where the ranks have no folder in common
             return Summary("train-seg", out)
         inputs = {"masks": {"path": str(masks.resolve()), "fingerprint": pairs.fingerprint()}}
@@ -100,9 +104,10 @@ def run(
                 figures = {**configuration, "images": len(pairs.sizes), "classes": list(folder.classes)}
                 return Summary("train-seg", out, failures=pairs.failures, figures=figures)
             if not stage.complete:
-                stage.begin()
                 training = begun()
-                metrics = training.run(out, work, pairs)
+                with compiled(training.compiled_parts):
+                    stage.begin()
+                    metrics = training.run(out, work, pairs)
                 state = training.segmenter.state_dict()
                 about = {"classes": list(folder.classes), "reading": as_dict(pairs.images.reading)}
                 stage.extra("ckpt.pt", encode_checkpoint({**training.about, **about}, state))
@@ -209,6 +214,7 @@ class _Training:
         self.segmenter = segmenter.to(self.device)
         if team.ranks > 1:
             synchronise(self.segmenter)
+        self.compiled_parts = costly_parts(self.segmenter) if config.compile else []
         self.workers = loading_processes(execution.workers, self.device, team.place.local_ranks)
 
     @property

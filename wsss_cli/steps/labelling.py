@@ -15,6 +15,7 @@ from wsss_cli.data.masks import Mask, encode_mask, ignore_value
 from wsss_cli.ops.pseudo import label_mask, marginal_mask
 from wsss_cli.ops.trust import image_score, region_scores
 from wsss_cli.reporter import Reporter
+from wsss_cli.timing import section
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Labelled:
     facts: dict[str, Any]
 
 
+@section("label")
 def label(payload: bytes, known: Mapping[str, Any], rule: Rule, classes: Sequence[str]) -> Labelled:
     """The mask of the maps in `payload`, the bytes of their file; `known` may hold their scores (ItemError)."""
     cam, ignore = decode_cam(payload, classes=len(classes)), ignore_value(len(classes))

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsss_cli.config import CrfConfig, Reading
-from wsss_cli.data.cams import WHOLE, Cam, decode_cam, encode_cam, upsample
+from wsss_cli.data.cams import WHOLE, Cam, decode_cam, encode_cam, halves, upsample
 from wsss_cli.data.images import read_image
 from wsss_cli.errors import ItemError
 from wsss_cli.ops import crf as ops
 from wsss_cli.ops.trust import image_score, region_scores
 from wsss_cli.ops.windows import Window, shrink, windows
+from wsss_cli.ops.winners import strongest
 from wsss_cli.text import show
 
 SIDE = 1024  # pixels of a window: ten times the reach of the colour kernel and more
@@ -63,7 +64,7 @@ def refine_image(work: Work) -> Refined:
     maps = upsample(cam)
     start = _start(maps, work.config, work.threshold)
     marginals = _marginals(image, start, work)
-    regions = region_scores(maps, start.argmax(axis=0), marginals.argmax(axis=0))
+    regions = region_scores(maps, strongest(start), strongest(marginals))
     payload = encode_cam(replace(cam, maps=np.clip(marginals[1:], 0.0, 1.0)))
     return Refined(payload, regions.round(4).tolist(), round(image_score(regions), 4))
 
@@ -139,9 +140,9 @@ def whole(blend: Blend) -> Refined:
     step = max(1, WHOLE // (4 * maps.shape[2] * (len(maps) + 1)))
     for top in range(0, maps.shape[1], step):
         rows = slice(top, top + step)
-        before[rows] = _start(maps[:, rows], blend.work.config, blend.work.threshold).argmax(axis=0)
+        before[rows] = strongest(_start(maps[:, rows], blend.work.config, blend.work.threshold))
         background = 1.0 - marginals[:, rows].sum(axis=0, keepdims=True)
-        after[rows] = np.concatenate([background, marginals[:, rows]]).argmax(axis=0)
+        after[rows] = strongest(np.concatenate([background, marginals[:, rows]]))
     regions = region_scores(maps, before, after)
     payload = encode_cam(replace(blend.cam, maps=marginals))
     return Refined(payload, regions.round(4).tolist(), round(image_score(regions), 4))
@@ -154,4 +155,4 @@ def refine_window(work: WindowWork) -> NDArray[np.float16]:
     cam = Cam(work.maps, np.arange(count), size, np.ones(count, np.float32))
     start = _start(upsample(cam), work.config, work.threshold)
     found = _marginals(work.image, start, work)
-    return shrink(found[1:], (work.maps.shape[1], work.maps.shape[2])).astype(np.float16)
+    return halves(shrink(found[1:], (work.maps.shape[1], work.maps.shape[2])))

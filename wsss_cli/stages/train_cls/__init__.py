@@ -10,8 +10,9 @@ from typing import Any
 from wsss_cli.config import Execution, Pace, TrainClsConfig, as_dict
 from wsss_cli.data.cache import clear_cache
 from wsss_cli.data.checkpoints import encode_checkpoint, encode_safetensors
-from wsss_cli.data.files import json_bytes, read_json, sha256
+from wsss_cli.data.files import sha256
 from wsss_cli.data.image_folder import image_facts
+from wsss_cli.data.json_files import json_bytes, read_json
 from wsss_cli.data.limits import allowed
 from wsss_cli.data.resume import clear_resume
 from wsss_cli.data.run import Run
@@ -20,6 +21,7 @@ from wsss_cli.data.tagged import TaggedSamples, with_targets
 from wsss_cli.errors import RejectedInputError
 from wsss_cli.labels import Labels, read_labels
 from wsss_cli.methods.assembly import assemble
+from wsss_cli.nets.compiled import compiled
 from wsss_cli.registry import unknown
 from wsss_cli.reporter import Reporter
 from wsss_cli.runtime.loading import Share
@@ -79,7 +81,8 @@ def run(
         training = Training(config, loaded, cnn, method, team, execution, pace, reporter)
         if not team.first:
             if work := team.hear():
-                training.run(out, work, train, None, names)
+                with compiled(training.compiled_parts):
+                    training.run(out, work, train, None, names)
                 clear_cache(out)  # where the ranks have no folder in common
             return Summary("train-cls", out)
         inputs |= _entry("images", images.resolve(), train.fingerprint())
@@ -98,8 +101,9 @@ def run(
             if not folder.complete:
                 for note in (*table.notes, *_advice(config, cnn_weights), *_overlap(train, val)):
                     reporter.note(note)
-                folder.begin()
-                metrics = training.run(out, work, train, val, names)
+                with compiled(training.compiled_parts):
+                    folder.begin()
+                    metrics = training.run(out, work, train, val, names)
                 _save(folder, training, metrics, names, options)
     clear_resume(out)
     clear_cache(out)

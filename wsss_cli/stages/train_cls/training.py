@@ -18,6 +18,7 @@ from wsss_cli.data.resume import ResumeFile
 from wsss_cli.data.tagged import TaggedSamples
 from wsss_cli.methods import Progress
 from wsss_cli.nets.backbones.load import Loaded
+from wsss_cli.nets.compiled import costly_parts
 from wsss_cli.nets.synced import synchronise
 from wsss_cli.ops.crops import shorter_side, training_view
 from wsss_cli.ops.metrics import average_precision
@@ -57,6 +58,7 @@ class Training:
         self.method = method.to(self.device)
         if team.ranks > 1:
             synchronise(self.method)
+        self.compiled_parts = costly_parts(self.method) if config.compile else []
         self.workers = loading_processes(execution.workers, self.device, team.place.local_ranks)
         self.plain = training_view("none", config.image_size, loaded.mean, loaded.std)
         self.failures: dict[str, str] = {}
