@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -145,6 +146,59 @@ def test_sigterm_leaves_every_block_and_ends_with_143(pretend: Callable[..., Fak
     assert main(CAMS) == 143
     assert unwound == ["finally"]
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+class Dying:
+    """Asks the command to stop while it is being destroyed, where Python drops what is raised."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_that_python_drops_comes_again(
+    number: signal.Signals, status: int, pretend: Callable[..., Fake], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is neither lost nor told with a traceback."""
+    waited = []
+
+    def answer(*_: Any) -> Summary:
+        Dying(number)
+        waited.append("the first one was dropped")
+        time.sleep(60)
+        raise RuntimeError("not reached")
+
+    before = sys.unraisablehook
+    pretend(answer)
+
+    assert main(CAMS) == status
+    assert waited == ["the first one was dropped"]
+    assert capsys.readouterr().err == "wsss: stopped; the same command continues from here.\n"
+    assert sys.unraisablehook is before
+
+
+def test_what_else_a_destructor_raises_is_told_as_ever(
+    pretend: Callable[..., Fake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hook that was there before hears of it."""
+
+    class Broken:
+        def __del__(self) -> None:
+            raise ValueError("told")
+
+    def answer(*_: Any) -> Summary:
+        Broken()
+        return summary()
+
+    told: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(unraisable.exc_value))
+    pretend(answer)
+
+    assert main(CAMS) == 0
+    assert [str(value) for value in told] == ["told"]
 
 
 def test_a_bug_shows_its_traceback(pretend: Callable[..., Fake], capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,6 +30,7 @@ MACHINE |= {errno.EACCES, errno.EPERM, errno.EAGAIN}
 MEMORY = ("failed to map segment", "allocate memory", "can't start new thread", "std::bad_alloc")
 INTERRUPTED = 130
 STOPPED = 129  # from here on: 128 and the number of the signal
+AGAIN = 0.05  # seconds after which a stop that Python dropped comes once more
 
 app = typer.Typer(
     name="wsss",
@@ -48,6 +49,7 @@ class Terminated(BaseException):
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
+        self.number = number
         self.exit_code = 128 + number
 
 
@@ -155,11 +157,14 @@ class _Stops:
     """Turns SIGINT, SIGTERM and SIGHUP into exceptions, so that every `with` on the way is left in order.
 
     A second one interrupts the tidying up. Once the command is `over` they change nothing any more, and one that the
-    caller ignores stays ignored: `nohup wsss ...` outlives its terminal.
+    caller ignores stays ignored: `nohup wsss ...` outlives its terminal. One that arrives while an object is being
+    destroyed comes once more: Python drops what is raised there, and would say so with a traceback.
     """
 
     def __init__(self) -> None:
         self.over = False
+        self._deaf = False
+        self._hook = sys.unraisablehook
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -167,15 +172,35 @@ class _Stops:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._stop)
+            sys.unraisablehook = self._dropped
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.over = True
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        sys.unraisablehook = self._hook
 
     def _stop(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature of a handler
-        if not self.over:
+        if not self.over and not self._deaf:
             raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+
+    def _dropped(self, unraisable: sys.UnraisableHookArgs) -> None:
+        self._deaf = True  # what is raised in here would be dropped as well
+        try:
+            stop = unraisable.exc_value
+            if isinstance(stop, KeyboardInterrupt | Terminated):
+                later = threading.Timer(AGAIN, self._come_again, [getattr(stop, "number", signal.SIGINT)])
+                later.daemon = True
+                later.start()
+            else:
+                self._hook(unraisable)
+        finally:
+            self._deaf = False
+
+    def _come_again(self, number: int) -> None:
+        if not self.over:
+            signal.pthread_kill(threading.main_thread().ident or 0, number)
 
 
 def _open_streams() -> None:
