@@ -60,7 +60,7 @@ def test_replacing_leaves_one_object(store: MemoryStore) -> None:
     file.flush()
     file.append(b"1")
     store.calls.clear()
-    file.replace(b"1\n2\n")
+    file.replace([b"1\n", b"2\n"])
     file.flush()
     assert content() == b"1\n2\n"
     assert [key for key in store.objects if key.startswith("b/f/")] == ["b/f/items.jsonl"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ class StageFolder:
     stage: str
     manifest: dict[str, Any]
     classes: tuple[str, ...]
-    items: dict[str, Item]  # finished ones, sorted by id
+    items: Mapping[str, Item]  # finished ones, sorted by id
     failures: dict[str, str]
     fingerprint: str  # of every item line and whole file
     recipe: str  # of stage, configuration, classes and inputs: unchanged when more items are added
@@ -62,9 +62,9 @@ def read_run(folder: Path, *stages: str) -> StageFolder:
         stage=stage,
         manifest=manifest,
         classes=tuple(manifest["classes"]),
-        items=dict(sorted(journal.done.items())),
+        items=journal.done.in_order(),
         failures=journals.failure_texts(journal),
-        fingerprint=journals.fingerprint(journal.payload(), manifest["extras"]),
+        fingerprint=journals.fingerprint(journal, manifest["extras"]),
         recipe=manifests.recipe(manifest),
     )
 

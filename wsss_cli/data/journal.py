@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, KeysView, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -50,11 +50,46 @@ class Failure:
     error: str
 
 
+class Records(MutableMapping[str, Item]):
+    """Finished items by id. Each is kept as its line, a third of the memory of the objects it is made of."""
+
+    def __init__(self, lines: Mapping[str, bytes] | None = None) -> None:
+        self.lines = dict(lines or {})  # by id, without their ends
+
+    def in_order(self) -> Records:
+        """The same, sorted by id."""
+        return Records({id_: self.lines[id_] for id_ in sorted(self.lines)})
+
+    def keys(self) -> KeysView[str]:
+        """The ids."""
+        return self.lines.keys()
+
+    def __getitem__(self, id_: str) -> Item:
+        value = json.loads(self.lines[id_])
+        del value["status"]
+        return Item(**value)
+
+    def __setitem__(self, id_: str, item: Item) -> None:
+        self.lines[id_] = line(item)
+
+    def __delitem__(self, id_: str) -> None:
+        del self.lines[id_]
+
+    def __contains__(self, id_: object) -> bool:
+        return id_ in self.lines
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.lines)
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+
 @dataclass
 class Journal:
     """The records of a stage folder by id, and how many lines could not be used."""
 
-    done: dict[str, Item] = field(default_factory=dict)
+    done: Records = field(default_factory=Records)
     failed: dict[str, Failure] = field(default_factory=dict)
     dropped: int = 0
     torn: bool = False
@@ -62,7 +97,7 @@ class Journal:
 
     def add(self, record: Item | Failure) -> None:
         """Let `record` be the last word on its id."""
-        self.done.pop(record.id, None)
+        self.done.lines.pop(record.id, None)
         self.failed.pop(record.id, None)
         if isinstance(record, Item):
             self.done[record.id] = record
@@ -73,10 +108,17 @@ class Journal:
         """Every id that has a record."""
         return self.done.keys() | self.failed.keys()
 
-    def payload(self) -> bytes:
-        """The canonical bytes: one line an id, sorted."""
-        records: dict[str, Item | Failure] = {**self.done, **self.failed}
-        return b"".join(line(records[id_]) + b"\n" for id_ in sorted(records))
+    def lines(self) -> Iterator[bytes]:
+        """The canonical bytes of the file: one line an id, sorted."""
+        for id_ in sorted(self.ids()):
+            yield (line(self.failed[id_]) if id_ in self.failed else self.done.lines[id_]) + b"\n"
+
+    def sha256(self) -> str:
+        """The SHA-256 of the canonical bytes."""
+        digest = hashlib.sha256()
+        for text in self.lines():
+            digest.update(text)
+        return digest.hexdigest()
 
 
 def line(record: Item | Failure) -> bytes:
@@ -241,9 +283,13 @@ def failure_texts(journal: Journal) -> dict[str, str]:
     return {id_: f"{failure.reason}: {failure.error}" for id_, failure in sorted(journal.failed.items())}
 
 
-def fingerprint(lines: bytes, extras: Mapping[str, str]) -> str:
+def fingerprint(journal: Journal, extras: Mapping[str, str]) -> str:
     """The hash of a folder's item lines and whole files: what the next stage was made from."""
-    return sha256(lines + json.dumps(dict(sorted(extras.items()))).encode())
+    digest = hashlib.sha256()
+    for text in journal.lines():
+        digest.update(text)
+    digest.update(json.dumps(dict(sorted(extras.items()))).encode())
+    return digest.hexdigest()
 
 
 def ids_fingerprint(ids: Iterable[str]) -> str:

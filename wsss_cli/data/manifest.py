@@ -244,7 +244,7 @@ def compose(
         **head,
         "ids": ids_entry(ids),
         "suffix": suffix,
-        "items": sha256(journal.payload()) if ended else None,
+        "items": journal.sha256() if ended else None,
         "extras": dict(sorted(extras.items())),
         "started": started,
         "finished": now() if ended else None,

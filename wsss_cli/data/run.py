@@ -86,9 +86,9 @@ class Run:
         return journals.failure_texts(self._output.journal)
 
     @property
-    def items(self) -> dict[str, Item]:
+    def items(self) -> Mapping[str, Item]:
         """The finished items, by sorted id."""
-        return dict(sorted(self._output.journal.done.items()))
+        return self._output.journal.done.in_order()
 
     @property
     def complete(self) -> bool:
@@ -208,4 +208,5 @@ class Run:
         self._output.write_manifest(status)
 
     def _write_journal(self) -> None:
-        self._output.list.settle(self._output.journal.payload())
+        journal = self._output.journal
+        self._output.list.settle(journal.lines(), journal.sha256())

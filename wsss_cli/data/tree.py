@@ -178,7 +178,7 @@ class Tree:
             self._output.doubt()
         if journal.torn and not self._output.dry_run and not self._output.merged:
             self._output.begin()
-            self._output.list.replace(journal.payload())  # before a line is appended
+            self._output.list.replace(journal.lines())  # before a line is appended
 
     def _finish(self) -> None:
         if self.complete:
@@ -187,14 +187,14 @@ class Tree:
         if lost:
             raise _changed_since(lost)
         stale = [item for id_, item in self._before.done.items() if id_ not in self._now.done]
-        if stale or self._now.payload() != self._before.payload():
+        if stale or self._now.sha256() != self._before.sha256():
             self._output.begin()
         for item in stale:
             remove(self._output.place(item.path))
         status = "partial" if self._now.failed else "complete"
         if self._output.stands(status, self._now):
             return
-        self._output.list.replace(self._now.payload())
+        self._output.list.replace(self._now.lines())
         self._output.write_manifest(status)
 
 

@@ -131,4 +131,4 @@ def _label_all(stage: Run, folder: StageFolder, todo: list[str], rule: Rule, rep
 
 def item_figures(made: Mapping[str, Item], reporter: Reporter) -> dict[str, Any]:
     """How the pixels of the masks made divide, and how many images lack something; a note on the latter."""
-    return pixel_figures([item.facts for item in made.values()], reporter)
+    return pixel_figures((item.facts for item in made.values()), reporter)

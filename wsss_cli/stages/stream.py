@@ -95,7 +95,7 @@ def run(
         stage.extra("classes.txt", classes_txt(work.names))
         stream = _Stream(stage, work, crf, rule, Crew(device, execution.workers), reporter)
         stream.mask_all()
-    facts = [item.facts for item in stage.items.values()]
+    facts = (item.facts for item in stage.items.values())
     figures = {**chosen, "threshold_used": stream.threshold, **pixel_figures(facts, reporter)}
     return Summary("stream", out, stage.counts, stage.failures, figures)
 

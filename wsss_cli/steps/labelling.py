@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -82,18 +83,21 @@ def _facts(cam: Cam, mask: Mask, ignore: int) -> dict[str, Any]:
     }
 
 
-def pixel_figures(facts: Collection[Mapping[str, Any]], reporter: Reporter) -> dict[str, Any]:
+def pixel_figures(facts: Iterable[Mapping[str, Any]], reporter: Reporter) -> dict[str, Any]:
     """What the masks of a folder hold, in percent of their pixels, from the `facts` of its items."""
-    pixels = {
-        name: sum(fact["pixels"][name] for fact in facts) for name in ("background", "classes", "ignored")
-    }
-    total = sum(pixels.values())
-    empty = sum(1 for fact in facts if fact["empty_maps"])
-    if empty:
-        reporter.note(f"{empty} of {len(facts)} images have a class whose map is zero everywhere.")
+    pixels: Counter[str] = Counter()
+    images: Counter[str] = Counter()
+    for fact in facts:
+        pixels.update(fact["pixels"])
+        images.update(all=1, without_classes=not fact["classes"], empty_maps=fact["empty_maps"] > 0)
+    total = pixels.total()
+    if images["empty_maps"]:
+        reporter.note(
+            f"{images['empty_maps']} of {images['all']} images have a class whose map is zero everywhere."
+        )
     return {
         "coverage": round(100 * (total - pixels["ignored"]) / total, 4) if total else None,
         "foreground": round(100 * pixels["classes"] / total, 4) if total else None,
-        "without_classes": sum(1 for fact in facts if not fact["classes"]),
-        "empty_maps": empty,
+        "without_classes": images["without_classes"],
+        "empty_maps": images["empty_maps"],
     }
