@@ -1,11 +1,12 @@
 """How near `wsss cams` comes to a bare forward pass of its network over the same pixels, in one run, as a ratio.
 
 python -m benchmarks.cams CKPT IMAGES --labels FILE [--list FILE] [--limit 20] [--scale 0.6 --scale 1] [--threads 1]
+                          [--precision fp32|bf16]
 
 Image by image, in turns: (1) the backbone alone over every view (scales and mirrors, padded as the stage pads them,
 and the square that the tags' probabilities are read from; with crt every tile and pass), with fused attention; (2)
 everything the stage does with it: read, decode, maps, encode, write. Seconds are of the processor, so that other work
-on the machine counts little.
+on the machine counts little. Both have the same precision.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from wsss_cli.methods.crt import CHUNK
 from wsss_cli.ops.cam import pad_to_multiple, scaled_by
 from wsss_cli.ops.pictures import normalised
 from wsss_cli.ops.tiles import split
+from wsss_cli.runtime.device import autocast
 from wsss_cli.steps.localiser import Localiser
 
 
@@ -68,12 +70,13 @@ def main() -> None:
     parser.add_argument("--scale", type=float, action="append")
     parser.add_argument("--method", default="")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     trained = read_checkpoint(asked.checkpoint, "classifier")
     module = METHODS.load(asked.method or trained.about["method"])
     config = dataclasses.replace(
-        resolve(CamsConfig(), choose_preset(module.CAMS_PRESETS, "default"), ()), precision="fp32"
+        resolve(CamsConfig(), choose_preset(module.CAMS_PRESETS, "default"), ()), precision=asked.precision
     )
     config = dataclasses.replace(config, scales=tuple(asked.scale or (1.0,)))
     options = method_options(module.CamsOptions, choose_preset(module.CAMS_PRESETS, "default"), ())
@@ -104,8 +107,9 @@ def main() -> None:
             seen = [square, *views(picture, config, backbone.stride)]
             tags = tuple(sorted(names.index(name) for name in table.table[sample.id]))
             began = time.process_time()
-            for view in seen:
-                look(method.classifier, view)
+            with autocast(torch.device("cpu"), asked.precision):
+                for view in seen:
+                    look(method.classifier, view)
             between = time.process_time()
             pixels, _ = read_image(sample.path)
             (cam,) = localiser.cams([pixels], [tags], lambda _tile, _of: None)
@@ -115,8 +119,8 @@ def main() -> None:
     count = len(samples) - 1
     print(
         f"{module.__name__.rpartition('.')[2]}, {len(config.scales)} scale(s), {asked.threads} thread(s), "
-        f"{platform.machine()}, {count} images: bare {bare / count:.3f} s, stage {stage / count:.3f} s an image: "
-        f"{bare / stage:.0%} of the bare rate"
+        f"{asked.precision}, {platform.machine()}, {count} images: "
+        f"bare {bare / count:.3f} s, stage {stage / count:.3f} s an image: {bare / stage:.0%} of the bare rate"
     )
 
 

@@ -1,7 +1,7 @@
 """`wsss cams` against the plain loops of AReAM, MoRe and CRT: seconds, memory, and how equal the maps are.
 
 python -m benchmarks.loops CKPT IMAGES --labels FILE [--list FILE] [--limit 4] [--scale 1] [--repeat 2] [--threads 1]
-                           [--memory]
+                           [--precision fp32|bf16] [--memory]
 
 A plain loop is the published inference of the checkpoint's method as its description has it, written here from that
 description and not taken from anybody's code: one image after another, one scale after another, attention as a
@@ -16,7 +16,8 @@ pass is the backbone alone over the views of our side, with fused attention, and
 passes; "one pass" is a single pass over each view, uncut.
 
 Differences are between the two files: the plain one's maps are brought to the size of ours (bilinear), whose float16
-counts. `--memory` runs each side in a process of its own and prints the peaks, PyTorch's own 0.8 GB included.
+counts. `--precision` is of ours and of the bare pass; the plain loops are fp32, as published. `--memory` runs each
+side in a process of its own and prints the peaks, PyTorch's own 0.8 GB included.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ from wsss_cli.labels import read_labels
 from wsss_cli.methods import METHODS
 from wsss_cli.methods.assembly import rebuild
 from wsss_cli.nets.backbones import family
+from wsss_cli.runtime.device import autocast
 from wsss_cli.steps.localiser import Localiser
 
 SQUARE = 448  # MoRe's
@@ -267,14 +269,15 @@ def _crt_maps(network: Network, pair: Tensor) -> Tensor:
 LOOPS = {"aream": aream, "more": more, "crt": crt}
 
 
-def ours(about: Any, method: Any, scales: Sequence[float], stride: int) -> Localiser:
+def ours(about: Any, method: Any, scales: Sequence[float], stride: int, precision: str) -> Localiser:
     """What `wsss cams --preset paper` has made of a checkpoint before its first image."""
     module = METHODS.load(about["method"])
     preset = choose_preset(module.CAMS_PRESETS, "paper", family(about["backbone"]))
     network = Network(method, about["mean"], about["std"])
     extra = ["resample=bytes-floor"] if about["method"] == "aream" and not plain_size(network, scales) else []
     options = method_options(module.CamsOptions, preset, extra)
-    config = resolve(CamsConfig(scales=tuple(scales), stride=stride, batch_size=1), preset, {"scales"})
+    config = resolve(CamsConfig(scales=tuple(scales), stride=stride, batch_size=1, precision=precision), preset,
+                     {"scales", "precision"})  # fmt: skip
     classes = tuple(range(len(about["classes"])))
     return Localiser(
         method, module.localiser(method, options), module.views(options), config, about, torch.device("cpu"),
@@ -285,10 +288,18 @@ def ours(about: Any, method: Any, scales: Sequence[float], stride: int) -> Local
 class Sides:
     """The three that are compared, each as a call on one image; the files of the first two land in a folder."""
 
-    def __init__(self, about: Any, method: Any, scales: Sequence[float], out: Path, stride: int = 4) -> None:
-        self.about, self.scales, self.out = about, scales, out
+    def __init__(
+        self,
+        about: Any,
+        method: Any,
+        scales: Sequence[float],
+        out: Path,
+        stride: int = 4,
+        precision: str = "fp32",
+    ) -> None:
+        self.about, self.scales, self.out, self.precision = about, scales, out, precision
         self.network = Network(method, about["mean"], about["std"])
-        self.localiser = ours(about, method, scales, stride)
+        self.localiser = ours(about, method, scales, stride, precision)
 
     def plain(self, path: Path, keys: Sequence[int]) -> None:
         """The plain loop."""
@@ -317,13 +328,15 @@ class Sides:
 
     def bare(self, views: Sequence[Tensor]) -> None:
         """The backbone over the views; with CRT over all tiles, in all passes."""
-        for view in views:
-            look(self.network.method.classifier, view, spare=True)
+        with autocast(torch.device("cpu"), self.precision):
+            for view in views:
+                look(self.network.method.classifier, view, spare=True)
 
     def once(self, views: Sequence[Tensor]) -> None:
         """The backbone over the views in one pass, uncut."""
-        for view in views:
-            self.network.method.classifier.backbone(view)
+        with autocast(torch.device("cpu"), self.precision):
+            for view in views:
+                self.network.method.classifier.backbone(view)
 
     def differences(self) -> tuple[float, float]:
         """Largest and mean absolute difference of the maps in the two files, at the size of ours."""
@@ -344,8 +357,8 @@ def clocked(call: Callable[..., None], *arguments: Any) -> float:
 
 
 HEAD = (
-    "method, backbone", "scales", "images", "plain loop, s", "`wsss cams`, s", "bare pass, s", "plain : ours",
-    "ours : bare", "plain : bare", "plain : one pass", "largest, mean difference",
+    "method, backbone", "precision", "scales", "images", "plain loop, s", "`wsss cams`, s", "bare pass, s",
+    "plain : ours", "ours : bare", "plain : bare", "plain : one pass", "largest, mean difference",
 )  # fmt: skip
 
 
@@ -370,7 +383,7 @@ def compare(sides: Sides, images: Sequence[tuple[Path, tuple[int, ...]]], repeat
     plain, stage, bare, once = np.mean(seconds[1:], axis=0)
     largest, mean = max(one for one, _ in apart[1:]), np.mean([one for _, one in apart[1:]])
     row = (
-        f"`{sides.about['method']}`, {sides.about['backbone']}",
+        f"`{sides.about['method']}`, {sides.about['backbone']}", sides.precision,
         ", ".join(f"{scale:g}" for scale in sides.scales), str(len(images) - 1),
         f"{plain:.3f}", f"{stage:.3f}", f"{bare:.3f}", f"{plain / stage:.2f}", f"{stage / bare:.2f}",
         f"{plain / bare:.2f}", f"{plain / once:.1f}" if tiled else "–", f"{largest:.4f}, {mean:.6f}",
@@ -403,6 +416,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, action="append")
     parser.add_argument("--repeat", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--only", choices=("plain", "stage"), help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -421,7 +435,8 @@ def main() -> None:
         (sample.path, tuple(sorted(names.index(name) for name in table[sample.id]))) for sample in samples
     ]
     with tempfile.TemporaryDirectory() as out:
-        sides = Sides(trained.about, method, tuple(asked.scale or (1.0,)), Path(out))
+        sides = Sides(trained.about, method, tuple(asked.scale or (1.0,)), Path(out),
+                      precision=asked.precision)  # fmt: skip
         if asked.only:
             with torch.no_grad():
                 for path, keys in images:

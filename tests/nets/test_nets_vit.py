@@ -102,6 +102,20 @@ def test_some_rows_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch, band
     torch.testing.assert_close(whole, (weights @ v, weights.mean(dim=1)))
 
 
+@torch.no_grad()
+def test_attention_in_the_open_in_half_precision() -> None:
+    """S adds up to 1 as in single precision, and is near it; tokens are as near as those of the fused kernel."""
+    vit, images, exact, listener = ViT(small()), torch.randn(2, 3, 16, 20), Listener(), Listener()
+    expected = vit(images, exact).patches
+    with torch.autocast("cpu", torch.bfloat16):
+        kernel, found = vit(images).patches, vit(images, listener).patches
+    for half, single in zip(listener.attention, exact.attention, strict=True):
+        assert half.dtype == torch.float32
+        torch.testing.assert_close(half.sum(dim=-1), torch.ones(half.shape[:-1]), atol=1e-5, rtol=0)
+        torch.testing.assert_close(half, single, atol=0, rtol=0.03)
+    assert (found - expected).abs().max() <= 1.5 * (kernel - expected).abs().max()
+
+
 def test_mean_logits_are_those_of_the_heads() -> None:
     """One product of all heads side by side is the mean of the products of each."""
     q, k = torch.randn(2, 3, 5, 4), torch.randn(2, 3, 5, 4)

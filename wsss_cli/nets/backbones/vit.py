@@ -218,14 +218,13 @@ class _Reading:
 
     Where every token's S is wanted, the attention is computed in the open instead of in a fused kernel: that costs a
     third of what a second product of q and k beside the kernel would. Not in training, where each layer's would be
-    kept for the backward pass, and not in bf16 on a CPU, whose softmax has three digits.
+    kept for the backward pass.
     """
 
     def __init__(self, layer: int, attention: Any, observe: Observer, opening: _Opening) -> None:
         self.layer, self.attention, self.observe, self.opening = layer, attention, observe, opening
         self.rows, self.logits = observe.rows(layer), observe.logits(layer)
-        exact = not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
-        self.opened = exact and self.rows == slice(None)
+        self.opened = not torch.is_grad_enabled() and self.rows == slice(None)
         self.fused = attention.fused_attn
         self.mean_logits: Tensor | None = None
         self.hooks = []
@@ -280,7 +279,7 @@ def attended(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> tuple[Ten
     """
     if q.device.type != "cpu":
         weights, seen = _weights(q, k)
-        return F.dropout(weights, dropout) @ v, seen
+        return F.dropout(weights, dropout).to(v.dtype) @ v, seen
     batch, heads, tokens, width = q.shape
     result = q.new_empty(batch, tokens, heads, width).transpose(
         1, 2
@@ -290,14 +289,14 @@ def attended(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> tuple[Ten
     for image in range(batch):
         for rows in (slice(top, top + step) for top in range(0, tokens, step)):
             weights, seen[image, rows] = _weights(q[image, :, rows], k[image])
-            result[image, :, rows] = F.dropout(weights, dropout) @ v[image]
+            result[image, :, rows] = F.dropout(weights, dropout).to(v.dtype) @ v[image]
     return result, seen
 
 
 def _weights(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-    """softmax(q kᵀ) (..., heads, rows, T) and its mean over heads."""
-    weights = (q @ k.transpose(-2, -1)).softmax(dim=-1)
-    return weights, weights.mean(dim=-3, dtype=torch.float32)
+    """softmax(q kᵀ) (..., heads, rows, T) and its mean over heads, in single precision also of halves."""
+    weights = (q @ k.transpose(-2, -1)).softmax(dim=-1, dtype=torch.float32)
+    return weights, weights.mean(dim=-3)
 
 
 def queries_and_keys(attention: Any, qkv: Tensor) -> tuple[Tensor, Tensor]:
