@@ -14,8 +14,9 @@ demo: $(VENV)/.wsss-installed
 	$(BIN)/wsss run sample_data/images --labels sample_data/labels.csv --list sample_data/train.txt \
 	  --val-list sample_data/val.txt --truth sample_data/masks --method cam --backbone tiny --seg-epochs 12 -o $(DEMO)
 
+# A file at a time to each process, in their order: PyTorch cannot fork for the faults once it has trained.
 test: $(VENV)/.wsss-installed-dev
-	$(BIN)/python -m pytest -m "not real and not faults"
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "not real and not faults"
 
 test-real: $(VENV)/.wsss-installed-dev
 	$(BIN)/python -m pytest -m real
