@@ -29,7 +29,7 @@ from wsss_cli.config import Shard
 from wsss_cli.data import journal as journals
 from wsss_cli.data import manifest as manifests
 from wsss_cli.data import shards
-from wsss_cli.data.files import sha256, write_atomic
+from wsss_cli.data.files import sha256, write_atomic, write_stream
 from wsss_cli.data.journal import Failure, Item, Journal
 
 SUFFIX = ".png"
@@ -61,16 +61,6 @@ class Known:
     failed: int = 0
     begun: bool = False
     ended: bool = False
-
-
-class Written(Journal):
-    """A list whose bytes are made once, for its file and for its manifest."""
-
-    def payload(self) -> bytes:
-        """The canonical bytes."""
-        if not hasattr(self, "_bytes"):
-            self._bytes = super().payload()
-        return self._bytes
 
 
 @dataclass
@@ -129,8 +119,7 @@ class Simulation:
             self.torn += 1
             write_atomic(path, before + b"".join(journals.line(one) + b"\n" for one in records) + torn)
         else:
-            journal = Written(journal.done, journal.failed)
-            write_atomic(path, journal.payload())
+            write_stream(path, journal.lines())
         write_atomic(home / manifests.NAME, manifests.payload(self.manifest(shard, ids, journal, known)))
 
     def record(self, id_: str, journal: Journal) -> Item | Failure:
