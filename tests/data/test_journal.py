@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
 from wsss_cli.data import journal as journals
-from wsss_cli.data.journal import Failure, Item, item_file, last_words, line, read_journal
+from wsss_cli.data.journal import NAME, Failure, Item, Records, item_file, last_words, line, read_journal
 
 SUFFIX = ".npz"
 IDS = ("a", "b/c d", "straße", 'quote"d', "a.npz/b", "x" * 300)
@@ -76,3 +77,34 @@ def test_lines_as_written_need_no_parser(tmp_path: Path, monkeypatch: pytest.Mon
 def test_no_list_has_no_words(tmp_path: Path) -> None:
     """A run that was stopped before its first item."""
     assert last_words(tmp_path, SUFFIX) == ({}, set())
+
+
+def test_records_are_a_mapping_of_what_was_put_in() -> None:
+    """Each comes back equal though only its line is kept; in order means by id."""
+    items = [
+        Item(id_, item_file(id_, SUFFIX), "5f" * 32, 7, {"image": "a"}, {"score": 0.1})
+        for id_ in reversed(IDS)
+    ]
+    records = Records()
+    for item in items:
+        records[item.id] = item
+    assert dict(records) == {item.id: item for item in items}
+    assert list(records) == [item.id for item in items]
+    assert list(records.in_order()) == sorted(IDS)
+    assert records.in_order() == records
+    del records["a"]
+    assert "a" not in records
+    assert len(records) == len(IDS) - 1
+    assert records.keys() == set(IDS) - {"a"}
+
+
+def test_the_lines_of_a_journal_are_canonical_however_its_file_was_written(tmp_path: Path) -> None:
+    """One an id, sorted, keys in their order: what a finished run writes, and what its hash is of."""
+    odd = (
+        json.dumps(dict(reversed(json.loads(done("b")).items())), indent=None, separators=(",", ":")).encode()
+        + b"\n"
+    )
+    (tmp_path / NAME).write_bytes(odd + failed("c") + done("a", "0e" * 32) + done("a"))
+    journal = read_journal(tmp_path, SUFFIX)
+    assert b"".join(journal.lines()) == done("a") + done("b") + failed("c")
+    assert journal.sha256() == hashlib.sha256(done("a") + done("b") + failed("c")).hexdigest()

@@ -51,7 +51,7 @@ class Failure:
 
 
 class Records(MutableMapping[str, Item]):
-    """Finished items by id. Each is kept as its line, a third of the memory of the objects it is made of."""
+    """Finished items by id. Each is kept as its line, a quarter of the memory of the objects it is made of."""
 
     def __init__(self, lines: Mapping[str, bytes] | None = None) -> None:
         self.lines = dict(lines or {})  # by id, without their ends
