@@ -4,13 +4,15 @@ python -m benchmarks.methods DATA WEIGHTS OUT [--method aream ...] [--seed 0 ...
 
 DATA holds images/ labels.csv masks/ train.txt val.txt; WEIGHTS is a file such as deit_tiny_patch16_224.safetensors.
 Each stage is the command a user would type; what is already there is kept, so a run may be stopped and started again,
-and `--until` says how far to go. Without --method the table of what is in OUT is printed.
+and `--until` says how far to go. Without --method the table of what is in OUT is printed. What stands behind `--` are
+more options of `wsss train-cls`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,12 +145,13 @@ def main() -> None:
     parser.add_argument("--method", action="append", default=[])
     parser.add_argument("--seed", action="append", type=int)
     parser.add_argument("--until", default="predictions")
-    parser.add_argument("settings", nargs="*", help="more options of train-cls, behind --")
-    given = parser.parse_args()
+    typed = sys.argv[1:]
+    cut = typed.index("--") if "--" in typed else len(typed)
+    given, settings = parser.parse_args(typed[:cut]), tuple(typed[cut + 1 :])
     for seed in given.seed or [0]:
         for method in given.method:
             bench = Bench(given.data.resolve(), given.weights.resolve(), given.cnn_weights, method, seed,
-                          given.out.resolve() / f"{method}-{seed}", tuple(given.settings))  # fmt: skip
+                          given.out.resolve() / f"{method}-{seed}", settings)  # fmt: skip
             bench.run(given.until)
     print("\n".join(table(given.out)))
 
