@@ -57,20 +57,26 @@ def look(classifier: Any, view: Tensor, *, spare: bool = False) -> None:
         classifier.backbone(view)
 
 
-def main() -> None:
-    """Print seconds of both and their ratio."""
+def parser_of(description: str | None, limit: int) -> argparse.ArgumentParser:
+    """What a comparison of maps is asked for."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        allow_abbrev=False, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("images", type=Path)
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--list", type=Path)
-    parser.add_argument("--limit", type=int, default=20)
+    parser.add_argument("--limit", type=int, default=limit)
     parser.add_argument("--scale", type=float, action="append")
-    parser.add_argument("--method", default="")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    return parser
+
+
+def main() -> None:
+    """Print seconds of both and their ratio."""
+    parser = parser_of(__doc__, limit=20)
+    parser.add_argument("--method", default="")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     trained = read_checkpoint(asked.checkpoint, "classifier")

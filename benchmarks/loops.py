@@ -43,7 +43,7 @@ from PIL import Image
 from timm.layers.attention import Attention
 from torch import Tensor
 
-from benchmarks.cams import look
+from benchmarks.cams import look, parser_of
 from wsss_cli.config import PLAIN, CamsConfig, choose_preset, method_options, resolve
 from wsss_cli.data.cams import Cam, decode_cam, encode_cam
 from wsss_cli.data.checkpoints import read_checkpoint
@@ -405,18 +405,8 @@ def alone(side: str) -> int:
 
 def main() -> None:
     """Print the table, or the peaks."""
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("images", type=Path)
-    parser.add_argument("--labels", type=Path, required=True)
-    parser.add_argument("--list", type=Path)
-    parser.add_argument("--limit", type=int, default=4)
-    parser.add_argument("--scale", type=float, action="append")
+    parser = parser_of(__doc__, limit=4)
     parser.add_argument("--repeat", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--only", choices=("plain", "stage"), help=argparse.SUPPRESS)
     asked = parser.parse_args()

@@ -53,8 +53,8 @@ class Failure:
 class Records(MutableMapping[str, Item]):
     """Finished items by id. Each is kept as its line, a quarter of the memory of the objects it is made of."""
 
-    def __init__(self, lines: Mapping[str, bytes] | None = None) -> None:
-        self.lines = dict(lines or {})  # by id, without their ends
+    def __init__(self, lines: dict[str, bytes] | None = None) -> None:
+        self.lines = {} if lines is None else lines  # by id, without their ends
 
     def in_order(self) -> Records:
         """The same, sorted by id."""
@@ -110,7 +110,7 @@ class Journal:
 
     def lines(self) -> Iterator[bytes]:
         """The canonical bytes of the file: one line an id, sorted."""
-        for id_ in sorted(self.ids()):
+        for id_ in sorted({**self.done.lines, **self.failed}):  # in the order of the work, so all but sorted
             yield (line(self.failed[id_]) if id_ in self.failed else self.done.lines[id_]) + b"\n"
 
     def sha256(self) -> str:
