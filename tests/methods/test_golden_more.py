@@ -201,6 +201,8 @@ def test_token_losses(golden: Golden) -> None:
     tokens, features = golden["u_cls"].requires_grad_(), golden["u_fmap"].requires_grad_()
     check(golden, relations.decorrelation(tokens), "mct", tokens, "mct_grad_cls")
     sure, tags = golden["u_label_50_25"].long(), golden["u_y"]
+    mixed = 0.5 * relations.decorrelation(tokens) + 0.5 * relations.token_tags(tokens, tags)
+    check(golden, mixed, "mct_full", tokens, "mct_full_grad_cls")
     for t in ("0.5", "0.1"):
         loss = relations.confident_relation(tokens, features, tags, sure, float(t))
         check(golden, loss, f"cre_t{t}", tokens, f"cre_t{t}_grad_cls")

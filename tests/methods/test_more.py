@@ -60,6 +60,54 @@ def test_sure_patches_change_their_source() -> None:
     }  # fmt: skip
 
 
+def test_patches_beside_the_picture_have_no_label() -> None:
+    """Not one that lies even partly outside its box; as published (`canvas=labelled`) boxes change nothing."""
+    method, targets = make(2), torch.tensor([[1.0, 1.0]])
+    maps = torch.full((1, 2, 64, 64), 0.9)
+    box = torch.tensor([[9, 64, 0, 48]])  # rows from 9 on, columns up to 48; a patch has 8 pixels
+    for labels in method.patch_labels((maps, maps), targets, (8, 8), at(0.9), box).values():
+        assert (labels[0, 2:, :6] != 255).all()
+        assert (labels[0, :2] == 255).all()
+        assert (labels[0, :, 6:] == 255).all()
+    images, terms = torch.randn(1, 3, 64, 64), {}
+    for canvas in ("ignored", "labelled"):
+        method = make(2, canvas=canvas)
+        for boxes in (None, box):
+            torch.manual_seed(3)
+            terms[canvas, boxes is None] = method.losses(images, targets, at(0.9), boxes)
+    assert terms["labelled", True] == terms["labelled", False] == terms["ignored", True]
+    assert terms["ignored", False]["seg"] != terms["ignored", True]["seg"]
+    assert terms["ignored", False]["ptc"] != terms["ignored", True]["ptc"]
+
+
+def test_a_share_of_the_tags_in_mct() -> None:
+    """Between no share and the whole lies the mean of both."""
+    images, targets = torch.randn(2, 3, 64, 64), torch.eye(2, 3)
+    none, half, whole = (
+        float(make(mct_tags=share).losses(images, targets, at(0))["mct"].detach()) for share in (0, 0.5, 1)
+    )
+    assert half == pytest.approx((none + whole) / 2)
+    assert none != pytest.approx(whole)
+    with pytest.raises(UsageError, match="mct_tags is 2"):
+        more.TrainOptions(mct_tags=2)
+
+
+@torch.no_grad()
+def test_the_segmentation_stands_in() -> None:
+    """Classes of at least so many patches; background is none of them, and by default nothing stands in."""
+    method, images = make(2), torch.zeros(2, 3, 64, 64)
+    winners = torch.zeros(2, 8, 8, dtype=torch.long)
+    winners[0, 0, :5], winners[0, 1, :4], winners[1] = 2, 1, 1
+    decoder = torch.nn.Module()
+    decoder.forward = lambda _: torch.nn.functional.one_hot(winners, 3).permute(0, 3, 1, 2).float()  # type: ignore[assignment]
+    method.classifier.decoder = decoder  # type: ignore[assignment]
+    for least, expected in ((4, [[1, 1], [1, 0]]), (5, [[0, 1], [1, 0]]), (6, [[0, 0], [1, 0]])):
+        seen = more.stand_in(method, more.CamsOptions(least_patches=least))
+        assert seen is not None
+        assert seen(images).int().tolist() == expected
+    assert more.stand_in(method, more.CamsOptions()) is None
+
+
 def test_tokens_start_apart_and_registers_keep_away() -> None:
     """With a spread of 0 class tokens are equal copies and only registers differ, by their positions."""
     for spread, apart in ((0.5, True), (0.0, False)):

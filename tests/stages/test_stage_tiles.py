@@ -100,6 +100,28 @@ def test_a_tile_without_the_class_does_not_shout(scene: np.ndarray) -> None:
     assert len(told) > 5
 
 
+def test_another_judge_stands_in_where_no_class_is_found(scene: np.ndarray) -> None:
+    """It is asked for whole images and for tiles, of which one is enough, and never where tags are found or given."""
+    asked: list[int] = []
+
+    def second_is_red(pictures: torch.Tensor) -> torch.Tensor:
+        asked.append(len(pictures))
+        red = (pictures[:, 0] - pictures[:, 2]).amax(dim=(1, 2)) > 0.5
+        return torch.stack([torch.zeros_like(red), red], dim=1)
+
+    for tile, threshold, tags, expected in (
+        (0, 0.999, None, [1]), (64, 1.0, None, [1]), (64, 0.9, None, [0, 1]), (0, 1.0, (0,), [0]),
+    ):  # fmt: skip
+        asked.clear()
+        looking = localiser(tile=tile, tag_threshold=threshold)
+        looking.stand_in = second_is_red
+        assert one(looking, scene, tags, lambda *_: None).classes.tolist() == expected
+        assert bool(asked) is (expected == [1])
+    looking = localiser(tile=0, tag_threshold=1.0)
+    looking.stand_in, looking.kept = second_is_red, (0,)
+    assert one(looking, scene, None, lambda *_: None).classes.tolist() == []
+
+
 def test_scores_are_the_maximum_over_tiles(scene: np.ndarray) -> None:
     """A class is found when one tile shows it, however little of the whole image that is."""
     found = one(localiser(tag_threshold=0.9), scene, None, lambda *_: None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from wsss_cli.data.cams import Cam, decode_cam
 from wsss_cli.data.checkpoints import encode_checkpoint, read_checkpoint
 from wsss_cli.data.folder import read_item, read_run
 from wsss_cli.errors import OutputMismatchError, RejectedInputError, UnsafeFileError, UsageError
+from wsss_cli.methods import cam
 from wsss_cli.reporter import Silent
 from wsss_cli.runtime import device
 from wsss_cli.stages import cams, train_cls
@@ -265,6 +267,29 @@ def test_cams_of_given_tags(trained: Path, photos: Path, tmp_path: Path) -> None
     assert both.maps.min() >= 0
     assert both.maps.max() <= 1
     assert none.maps.shape == (0, 10, 10)
+
+
+def test_views_tell_the_method_where_the_picture_is(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a canvas each box is smaller than the square; without one it is the square."""
+    boxes: list[torch.Tensor] = []
+    original = cam.Cam.losses
+
+    def watched(
+        self: Any, images: torch.Tensor, targets: torch.Tensor, progress: Any, box: torch.Tensor
+    ) -> Any:
+        boxes.append(box)
+        return original(self, images, targets, progress, box)
+
+    monkeypatch.setattr(cam.Cam, "losses", watched)
+    for augment, largest in (("shrunk", 40 * 40), ("light", 64 * 64)):
+        boxes.clear()
+        train(photos, tmp_path / augment, replace(CONFIG, image_size=64, augment=augment), given={"augment"})
+        top, bottom, left, right = torch.cat(boxes).unbind(dim=1)
+        areas = (bottom - top) * (right - left)
+        assert int(areas.max()) <= largest
+        assert (int(areas.min()) == 64 * 64) is (augment == "light")
 
 
 def test_cams_without_labels_predict_them(trained: Path, photos: Path, tmp_path: Path) -> None:

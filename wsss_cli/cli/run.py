@@ -135,7 +135,7 @@ def run(
     augment: Annotated[
         str,
         typer.Option(
-            help="How the classifier's images are varied: imagenet, light, jitter, long-side or none."
+            help="How the classifier's images are varied: imagenet, light, jitter, long-side, scaled, shrunk or none."
         ),
     ] = CLS.augment,
     drop_path: Annotated[

@@ -67,7 +67,10 @@ def train_cls(
         int, typer.Option(help="Side of the square trained on, in pixels.")
     ] = DEFAULT.image_size,
     augment: Annotated[
-        str, typer.Option(help="How images are varied: imagenet, light, jitter, long-side or none.")
+        str,
+        typer.Option(
+            help="How images are varied: imagenet, light, jitter, long-side, scaled, shrunk or none."
+        ),
     ] = DEFAULT.augment,
     normalisation: Annotated[
         str, typer.Option(help="Mean and deviation of the input; auto: the backbone's own.")

@@ -11,6 +11,7 @@ A method is one module, named in `METHODS`, with
 
 A method that trains a CNN beside its backbone says `NEEDS_CNN = True`; its `build` takes that CNN as a fourth value,
 and `alone(backbone, classes, options)` is the network of a checkpoint whose `cnn` is None: it localises without it.
+One that can see classes where its tags name none has `stand_in(method, options) -> StandIn | None`.
 """
 
 from __future__ import annotations
@@ -72,8 +73,13 @@ class Method(Protocol):
         """images (B, 3, H, W) -> logits (B, C), the ones to tag images with."""
         ...
 
-    def losses(self, images: Tensor, targets: Tensor, progress: Progress) -> dict[str, Tensor]:
-        """Terms that are summed and logged by name; targets (B, C) of 0/1."""
+    def losses(
+        self, images: Tensor, targets: Tensor, progress: Progress, boxes: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Terms that are summed and logged by name; targets (B, C) of 0/1.
+
+        `boxes` (B, 4), rows top, bottom, columns left, right: what of each image is picture; None: all.
+        """
         ...
 
     def param_groups(self) -> list[ParamGroup]:

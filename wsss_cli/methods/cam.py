@@ -64,7 +64,13 @@ class Cam(nn.Module):
         scores: Scores = self.classifier(images)
         return scores.logits[0]
 
-    def losses(self, images: Tensor, targets: Tensor, progress: Progress) -> dict[str, Tensor]:  # noqa: ARG002
+    def losses(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        progress: Progress,  # noqa: ARG002
+        boxes: Tensor | None = None,  # noqa: ARG002
+    ) -> dict[str, Tensor]:
         """Binary cross-entropy on the tags."""
         return {"cls": F.multilabel_soft_margin_loss(self(images).float(), targets)}
 

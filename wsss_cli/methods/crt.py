@@ -204,7 +204,13 @@ class Crt(nn.Module):
         maps: Tensor = self.cnn_head(self.cnn(images, cut=self.cut))
         return maps.float()
 
-    def losses(self, images: Tensor, targets: Tensor, progress: Progress) -> dict[str, Tensor]:
+    def losses(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        progress: Progress,
+        boxes: Tensor | None = None,  # noqa: ARG002
+    ) -> dict[str, Tensor]:
         """Tag losses of both branches; after `tie_epochs` also the L1 distance of their maps."""
         scores, cnn = self.classifier(images), self.cnn_maps(images)
         terms = {

@@ -104,7 +104,13 @@ class Mct(nn.Module):
         scores: Scores = self.classifier(images)
         return scores.logits[1]
 
-    def losses(self, images: Tensor, targets: Tensor, progress: Progress) -> dict[str, Tensor]:  # noqa: ARG002
+    def losses(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        progress: Progress,  # noqa: ARG002
+        boxes: Tensor | None = None,  # noqa: ARG002
+    ) -> dict[str, Tensor]:
         """Binary cross-entropy of class tokens and of patches."""
         tokens, patches = self.classifier(images).logits
         return {

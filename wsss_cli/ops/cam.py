@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Localise = Callable[[Tensor], Tensor]  # images (B, 3, H, W) -> raw maps (B, C, h, w)
+StandIn = Callable[[Tensor], Tensor]  # images (B, 3, H, W) -> which classes (B, C) are there
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "softplus": F.softplus}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,11 +11,18 @@ from torchvision.transforms import InterpolationMode, v2
 
 from wsss_cli.ops.pictures import normalising
 
-AUGMENTS = ("imagenet", "light", "jitter", "long-side", "none")
+AUGMENTS = ("imagenet", "light", "jitter", "long-side", "scaled", "shrunk", "none")
+
+
+class View(NamedTuple):
+    """A normalised square (3, S, S), and its `box` (4,) of rows top, bottom and columns left, right that show picture."""
+
+    picture: Tensor
+    box: Tensor
 
 
 def training_view(augment: str, size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> v2.Compose:
-    """A transform uint8 (3, H, W) -> normalised float (3, size, size), drawn from torch's random state.
+    """A transform uint8 (3, H, W) -> `View` of `size`, drawn from torch's random state.
 
     `imagenet`: the recipe of the published methods (crops of 8 to 100 % of the area, mirror, RandAugment 2 of magnitude
     9, erasing). A few hundred photographs cannot be learnt by heart so.
@@ -22,27 +30,58 @@ def training_view(augment: str, size: int, mean: tuple[float, ...], std: tuple[f
     `jitter`: MoRe's: crops of 32 to 100 %, mirror, every second view with other colours.
     `long-side`: CRT's and IRN's recipe. The longer side becomes 62.5 to 125 % of `size`; mirror; a crop, with the mean
     colour around a picture that is smaller.
+    `scaled`: AReAM's on a Conformer. Scaled by 0.5 to 2; mirror; four of five views with other colours; a crop, with
+    black around a picture that is smaller. `shrunk`: MoRe's on COCO, the same by 0.32 to 1.
     `none`: the picture stretched to size.
     """
-    bicubic = InterpolationMode.BICUBIC
+    bicubic, mirror = InterpolationMode.BICUBIC, v2.RandomHorizontalFlip()
     finish = normalising(mean, std)
     if augment == "none":
-        return v2.Compose([v2.Resize((size, size), bicubic, antialias=True), *finish])
+        return v2.Compose([v2.Resize((size, size), bicubic, antialias=True), *finish, whole])
     if augment == "light":
         crop = v2.RandomResizedCrop(size, scale=(0.3, 1.0), interpolation=bicubic, antialias=True)
-        return v2.Compose([crop, v2.RandomHorizontalFlip(), v2.ColorJitter(0.3, 0.3, 0.3), *finish])
+        return v2.Compose([crop, mirror, v2.ColorJitter(0.3, 0.3, 0.3), *finish, whole])
     if augment == "jitter":
         crop = v2.RandomResizedCrop(size, scale=(0.32, 1.0), interpolation=bicubic, antialias=True)
-        colours = v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.5)
-        return v2.Compose([crop, v2.RandomHorizontalFlip(), colours, *finish])
+        return v2.Compose([crop, mirror, _other_colours(0.5), *finish, whole])
     if augment == "long-side":
-        return v2.Compose(
-            [LongSide(size * 5 // 8, size * 5 // 4), *finish, v2.RandomHorizontalFlip(), Crop(size)]
-        )
+        return v2.Compose([LongSide(size * 5 // 8, size * 5 // 4), *finish, mirror, Crop(size)])
+    if augment in ("scaled", "shrunk"):
+        black = tuple(-middle / deviation for middle, deviation in zip(mean, std, strict=True))
+        scale = Scale(0.5, 2.0) if augment == "scaled" else Scale(0.32, 1.0, InterpolationMode.BILINEAR)
+        return v2.Compose([scale, mirror, _other_colours(0.8), *finish, Crop(size, black)])
     crop = v2.RandomResizedCrop(size, scale=(0.08, 1.0), interpolation=bicubic, antialias=True)
     chance = v2.RandAugment(num_ops=2, magnitude=9, interpolation=InterpolationMode.BILINEAR)
     erase = v2.RandomErasing(p=0.25, scale=(0.02, 0.33), value="random")
-    return v2.Compose([crop, v2.RandomHorizontalFlip(), chance, *finish, erase])
+    return v2.Compose([crop, mirror, chance, *finish, erase, whole])
+
+
+def _other_colours(chance: float) -> v2.RandomApply:
+    return v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=chance)
+
+
+def whole(picture: Tensor) -> View:
+    """A picture (3, S, S) that fills its square."""
+    side = picture.shape[-1]
+    return View(picture, torch.tensor([0, side, 0, side]))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Resize uint8 (3, H, W) by a factor drawn from [low, high]."""
+
+    low: float
+    high: float
+    interpolation: InterpolationMode = InterpolationMode.BICUBIC
+
+    def __call__(self, picture: Tensor) -> Tensor:
+        """One draw; no side falls below a pixel."""
+        factor = float(torch.empty(()).uniform_(self.low, self.high))
+        size = [max(1, round(side * factor)) for side in picture.shape[-2:]]
+        resized: Tensor = v2.functional.resize(
+            picture, size, interpolation=self.interpolation, antialias=True
+        )
+        return resized
 
 
 @dataclass(frozen=True)
@@ -64,21 +103,23 @@ class LongSide:
 
 @dataclass(frozen=True)
 class Crop:
-    """A random square of a normalised picture (3, H, W); a side that is too short lies anywhere among zeros."""
+    """A random square of a normalised picture (3, H, W); a side that is too short lies anywhere in `empty` colour."""
 
     size: int
+    empty: tuple[float, ...] = (0.0, 0.0, 0.0)
 
-    def __call__(self, picture: Tensor) -> Tensor:
-        """One draw, (3, size, size)."""
+    def __call__(self, picture: Tensor) -> View:
+        """One draw, of `size`."""
         height, width = picture.shape[-2:]
         top, left = (_integer(0, abs(side - self.size)) for side in (height, width))
         if height > self.size:
             picture, top = picture[:, top : top + self.size], 0
         if width > self.size:
             picture, left = picture[:, :, left : left + self.size], 0
-        canvas = picture.new_zeros(picture.shape[0], self.size, self.size)
-        canvas[:, top : top + picture.shape[1], left : left + picture.shape[2]] = picture
-        return canvas
+        bottom, right = top + picture.shape[1], left + picture.shape[2]
+        canvas = picture.new_tensor(self.empty)[:, None, None].repeat(1, self.size, self.size)
+        canvas[:, top:bottom, left:right] = picture
+        return View(canvas, torch.tensor([top, bottom, left, right]))
 
 
 def _integer(low: int, high: int) -> int:

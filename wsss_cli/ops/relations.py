@@ -40,6 +40,14 @@ def decorrelation(tokens: Tensor, temperature: float = 0.07) -> Tensor:
     return -alike.log_softmax(dim=-1).diagonal(dim1=1, dim2=2).mean()
 
 
+def token_tags(tokens: Tensor, present: Tensor) -> Tensor:
+    """Tag loss of the mean of each normalised class token, the other half of `decorrelation` in the authors' COCO log.
+
+    It teaches next to nothing: the mean over the many values of a unit vector is always near 0.
+    """
+    return F.multilabel_soft_margin_loss(F.normalize(tokens.float(), dim=-1).mean(dim=-1), present)
+
+
 def patch_contrast(features: Tensor, labels: Tensor) -> Tensor:
     """Patches of one label alike, of two unlike: ½(1 − Σ_same c/(n+1)) + ½ Σ_other c/(n+1), c = |cosine|, i ≠ j.
 

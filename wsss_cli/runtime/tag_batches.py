@@ -14,10 +14,13 @@ from wsss_cli.runtime.seed import local_randomness
 from wsss_cli.runtime.shelves import Shelf, through
 
 Picture = NDArray[np.uint8]
+View = Callable[
+    [Tensor], tuple[Tensor, Tensor]
+]  # uint8 (3, h, w) -> (3, S, S), and its box (4,) that shows picture
 
 
-class TaggedImages(Dataset[tuple[Tensor, Tensor]]):
-    """Item (epoch, index) -> (view (3, S, S), targets (C,)); each view is drawn from (seed, epoch, index).
+class TaggedImages(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Item (epoch, index) -> view (3, S, S), targets (C,), and the view's box; drawn from (seed, epoch, index).
 
     `read` gives picture `index` as uint8 (H, W, 3), `shrink` makes it small enough to keep on the `shelf`.
     """
@@ -27,7 +30,7 @@ class TaggedImages(Dataset[tuple[Tensor, Tensor]]):
         read: Callable[[int], Picture],
         targets: NDArray[np.float32],
         shrink: Callable[[Tensor], Tensor],
-        view: Callable[[Tensor], Tensor],
+        view: View,
         seed: int,
         shelf: Shelf,
     ) -> None:
@@ -38,11 +41,12 @@ class TaggedImages(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
         epoch, index = place
         picture = self.picture(index)
         with local_randomness(self.seed, epoch, index, 2):
-            return self.view(picture), torch.from_numpy(self.targets[index])
+            view, box = self.view(picture)
+        return view, torch.from_numpy(self.targets[index]), box
 
     def picture(self, index: int) -> Tensor:
         """The shrunk picture, uint8 (3, h, w)."""
@@ -56,13 +60,13 @@ class TaggedImages(Dataset[tuple[Tensor, Tensor]]):
 def plain_batches(
     data: TaggedImages,
     indices: Sequence[int],
-    view: Callable[[Tensor], Tensor],
+    view: View,
     batch: int,
     device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches (images, targets) of unvaried pictures on the device."""
     for start in range(0, len(indices), batch):
         chosen = indices[start : start + batch]
-        images = torch.stack([view(data.picture(index)) for index in chosen])
+        images = torch.stack([view(data.picture(index))[0] for index in chosen])
         targets = torch.from_numpy(data.targets[list(chosen)])
         yield images.to(device), targets.to(device)

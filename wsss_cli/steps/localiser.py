@@ -16,7 +16,7 @@ from wsss_cli.config import CamsConfig, Reading
 from wsss_cli.data.cams import Cam
 from wsss_cli.data.limits import MAX_PIXELS
 from wsss_cli.errors import ItemError
-from wsss_cli.ops.cam import Localise, Views, multi_scale, normalise, resize
+from wsss_cli.ops.cam import Localise, StandIn, Views, multi_scale, normalise, resize
 from wsss_cli.ops.pictures import normalised, scaled_bytes
 from wsss_cli.ops.windows import Window, add, windows
 from wsss_cli.runtime.device import autocast, settle
@@ -41,6 +41,7 @@ class Localiser:
     kept: tuple[int, ...]
     reading: Reading
     max_pixels: int = MAX_PIXELS
+    stand_in: StandIn | None = None  # where no class reaches --tag-threshold
 
     def cams(
         self, images: Sequence[NDArray[np.uint8]], tags: Sequence[Tags], tell: Callable[[int, int], None]
@@ -100,7 +101,10 @@ class Localiser:
         pixels = [torch.from_numpy(image).permute(2, 0, 1) for image in images]
         with self._within_memory(), autocast(self.device, self.config.precision):
             scores = self._scores(pixels)
-            keys = [self._keys(seen, asked) for seen, asked in zip(scores, tags, strict=True)]
+            keys = [
+                self._keys(seen, asked, [picture])
+                for seen, asked, picture in zip(scores, tags, pixels, strict=True)
+            ]
             every = sorted({key for own in keys for key in own})
             raw = self._raw(pixels, every) if every else None
             nothing = np.zeros((0, *small), np.float32)
@@ -125,7 +129,7 @@ class Localiser:
         tiles = [pixels[:, rows, columns] for rows, columns in (w.pixels(small, size) for w in every)]
         with self._within_memory(), autocast(self.device, self.config.precision):
             seen = np.concatenate([self._scores([tile]) for tile in tiles])
-            keys = self._keys(seen.max(axis=0), tags)
+            keys = self._keys(seen.max(axis=0), tags, tiles)
             nothing = np.zeros((0, *small), np.float32)
             maps = self._blended(tiles, every, keys, seen[:, keys], tell) if keys else nothing
         return self._cam(maps, keys, seen.max(axis=0), size)
@@ -135,22 +139,33 @@ class Localiser:
         return -(-size[0] // self.config.stride), -(-size[1] // self.config.stride)
 
     def _scores(self, pixels: Sequence[Tensor]) -> NDArray[np.float64]:
-        """Probabilities (B, C) of pictures of one size, stretched to the size of the training."""
-        side = int(self.about["image_size"])
-        square = torch.nn.functional.interpolate(
-            self._normalised(pixels), size=(side, side), mode="bicubic", antialias=True
-        )
+        """Probabilities (B, C) of pictures of one size."""
+        square = self._stretched(pixels)
         with section("network: tags"):
             scores: NDArray[np.float64] = self.method(square).double().sigmoid().cpu().numpy()
         if not np.isfinite(scores).all():
             raise ItemError("scores-not-finite", f"The classifier's scores are no numbers. {RETRY}")
         return scores
 
-    def _keys(self, scores: NDArray[np.float64], tags: Tags) -> list[int]:
-        """The classes to localise: as given, or those whose probability (C,) reaches --tag-threshold."""
-        return (
-            [c for c in self.kept if scores[c] >= self.config.tag_threshold] if tags is None else list(tags)
+    def _stretched(self, pixels: Sequence[Tensor]) -> Tensor:
+        """Pictures of one size as squares of the size of the training, (B, 3, S, S)."""
+        side = int(self.about["image_size"])
+        return torch.nn.functional.interpolate(
+            self._normalised(pixels), size=(side, side), mode="bicubic", antialias=True
         )
+
+    def _keys(self, scores: NDArray[np.float64], tags: Tags, parts: Sequence[Tensor]) -> list[int]:
+        """The classes to localise: as given, or those whose probability (C,) reaches --tag-threshold.
+
+        Where none does, those that the method sees in the picture or one of its `parts`, if it can.
+        """
+        if tags is not None:
+            return list(tags)
+        found = scores >= self.config.tag_threshold
+        if self.stand_in is not None and not found.any():
+            seen = [self.stand_in(self._stretched([part])).any(dim=0).cpu().numpy() for part in parts]
+            found = np.logical_or.reduce(seen)
+        return [c for c in self.kept if found[c]]
 
     @staticmethod
     def _cam(

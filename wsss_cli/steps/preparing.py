@@ -96,10 +96,11 @@ def prepare(
     )
     check_refinement(config.method, method)
     localise, views = module.localiser(method, options), module.views(options)
+    stand_in = module.stand_in(method, options) if hasattr(module, "stand_in") else None
     limit = allowed(execution, tiled=config.tile > 0)
     chosen = dataclasses.asdict(options)
     return Localisation(
-        Localiser(method, localise, views, config, trained.about, device, kept, reading, limit),
+        Localiser(method, localise, views, config, trained.about, device, kept, reading, limit, stand_in),
         names,
         work.samples,
         work.tags,

@@ -29,8 +29,7 @@ faster, as in `mct`. (4) Final maps use the class attention of the last 3 layers
 takes all 12 and ReLU; they are refined by the deep layers and q where the affinity loss had weight. (5) A guard keeps
 entropies finite where a probability underflows. (6) `label_mode=eval` makes label maps with stored BatchNorm
 statistics. As published they take those of the batch, which changes the Conformer's maps by up to 86 % of their range
-and moves the stored statistics three more times in each step. (7) The Conformer's own augmentation (scaled pictures on
-an empty canvas) is not there; `labels` and `losses` take the boxes it would give.
+and moves the stored statistics three more times in each step.
 `--preset paper` gives the published recipe and inference.
 """
 

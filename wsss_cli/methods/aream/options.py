@@ -106,7 +106,7 @@ PAPER_CONFORMER = {
     "warmup_epochs": 1.0,
     "schedule": "conformer-steps",
     "image_size": 384,
-    "augment": "light",
+    "augment": "scaled",
     "options": {
         "weights": "entropy",
         "deep_layers": (9.0, 12.0),

@@ -26,7 +26,10 @@ permutohedral lattice, in torch; `energy=exact` is the Gaussian sum times 0.47, 
 with the square of the pixels. (9) On grids below 7x7 patches ure's window shrinks. (10) A single class keeps one
 neighbour in the graph, where half of 1 would be none. (11) A LAM begins at its mean over the image; above its minimum,
 as published, the background lies at half of the maximum, where no threshold is found without the truth
-(`zero=minimum`). Layers the authors create and never use are left out. `--preset paper` undoes (1) to (3) and (11).
+(`zero=minimum`). (12) Where tags are to be found and none is, those of the segmentation branch stand in as published,
+but for the first of its classes, which the authors take for the background. (13) What an augmentation leaves empty has
+no label (`canvas=labelled`). Layers the authors create and never use are left out. `--preset paper` undoes (1) to (3)
+and (11), `coco` (13) also.
 """
 
 from __future__ import annotations
@@ -46,14 +49,14 @@ from wsss_cli.nets.backbones.vit import Tokens, ViT
 from wsss_cli.nets.classifiers import GraphClassifier, Scores
 from wsss_cli.nets.trainable import grouped
 from wsss_cli.ops import relations
-from wsss_cli.ops.affinity import IGNORE, pixel_labels
-from wsss_cli.ops.cam import Localise, Views, multi_scale, normalise, resize
+from wsss_cli.ops.affinity import IGNORE, outside, pixel_labels
+from wsss_cli.ops.cam import Localise, StandIn, Views, multi_scale, normalise, resize
 from wsss_cli.ops.dense_energy import dense_energy
 from wsss_cli.ops.segmentation import balanced_pixel_loss
 
 __all__ = [  # what the registry of methods asks for
     "CAMS_PRESETS", "TRAIN_PRESETS", "CamsOptions", "More", "TrainOptions",
-    "build", "localiser", "needs", "views",
+    "build", "localiser", "needs", "stand_in", "views",
 ]  # fmt: skip
 
 EPSILON = 1e-5  # of the maps in training, as published
@@ -84,7 +87,13 @@ class More(nn.Module):
         pixels = resize(self.classifier.decoder(tokens.patches).float(), (padded.shape[-2], padded.shape[-1]))
         return segmenters.Scores(pixels[..., :height, :width], self.classifier.logits(tokens)[0])
 
-    def losses(self, images: Tensor, targets: Tensor, progress: Progress) -> dict[str, Tensor]:
+    def losses(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        progress: Progress,
+        boxes: Tensor | None = None,
+    ) -> dict[str, Tensor]:
         """Every term of the present phase, weighted; those of weight 0 are absent."""
         tokens = self.classifier.tokens(images)
         categories = self.classifier.categories(tokens)
@@ -93,15 +102,20 @@ class More(nn.Module):
         terms = {
             "cls": F.multilabel_soft_margin_loss(main.float(), targets),
             "aux": F.multilabel_soft_margin_loss(aux.float(), targets),
-            "mct": relations.decorrelation(categories),
+            "mct": self._apart(categories, targets),
         }
+        boxes = boxes if self.options.canvas == "ignored" else None
         if weights.keys() - terms.keys():
             seeds = self.seeds(images, tokens)
             if weights.keys() & {"ptc", "cre", "ure"}:
-                terms |= self._relations(tokens, categories, targets, seeds, progress)
+                terms |= self._relations(tokens, categories, targets, seeds, progress, boxes)
             if weights.keys() & {"seg", "reg"}:
-                terms |= self._segmentation(images, targets, tokens, seeds[0])
+                terms |= self._segmentation(images, targets, tokens, seeds[0], boxes)
         return {name: weights[name] * term for name, term in terms.items() if name in weights}
+
+    def _apart(self, categories: Tensor, targets: Tensor) -> Tensor:
+        apart, share = relations.decorrelation(categories), self.options.mct_tags
+        return (1 - share) * apart + share * relations.token_tags(categories, targets) if share else apart
 
     def weights(self, progress: Progress) -> dict[str, float]:
         """The terms that count at this step, with their weights."""
@@ -128,15 +142,29 @@ class More(nn.Module):
         return main, aux
 
     def patch_labels(
-        self, seeds: tuple[Tensor, Tensor], targets: Tensor, grid: tuple[int, int], progress: Progress
+        self,
+        seeds: tuple[Tensor, Tensor],
+        targets: Tensor,
+        grid: tuple[int, int],
+        progress: Progress,
+        boxes: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Labels (B, h, w) of patches for ptc, cre and ure at this step."""
-        o = self.options
+        """Labels (B, h, w) of patches for ptc, cre and ure at this step; patches not all in their box have none."""
         main, aux = (resize(maps, grid) for maps in seeds)
+        labels = self._seed_labels(main, aux, targets, late=_after(self.options.switch, progress))
+        if boxes is None:
+            return labels
+        unit = self.classifier.backbone.stride
+        empty = outside(boxes, (grid[0] * unit, grid[1] * unit)).float()
+        empty = F.max_pool2d(empty[:, None], unit)[:, 0] > 0
+        return {name: label.masked_fill(empty, IGNORE) for name, label in labels.items()}
+
+    def _seed_labels(self, main: Tensor, aux: Tensor, targets: Tensor, *, late: bool) -> dict[str, Tensor]:
+        o = self.options
         contrast = relations.seed_labels(aux, targets, o.high, o.low)
-        if _after(o.switch, progress):
-            late = relations.seed_labels(main, targets, o.late_high, o.late_low)
-            return {"ptc": contrast, "cre": late, "ure": late}
+        if late:
+            sure = relations.seed_labels(main, targets, o.late_high, o.late_low)
+            return {"ptc": contrast, "cre": sure, "ure": sure}
         sure = relations.seed_labels(aux, targets, o.sure_high, o.low)
         return {"ptc": contrast, "cre": sure, "ure": contrast}
 
@@ -147,9 +175,10 @@ class More(nn.Module):
         targets: Tensor,
         seeds: tuple[Tensor, Tensor],
         progress: Progress,
+        boxes: Tensor | None,
     ) -> dict[str, Tensor]:
         weights, features = self.weights(progress), tokens.patches
-        labels = self.patch_labels(seeds, targets, (features.shape[-2], features.shape[-1]), progress)
+        labels = self.patch_labels(seeds, targets, (features.shape[-2], features.shape[-1]), progress, boxes)
         terms = {}
         if "ptc" in weights:
             terms["ptc"] = relations.patch_contrast(features, labels["ptc"])
@@ -165,10 +194,10 @@ class More(nn.Module):
         return terms
 
     def _segmentation(
-        self, images: Tensor, targets: Tensor, tokens: Tokens, seeds: Tensor
+        self, images: Tensor, targets: Tensor, tokens: Tokens, seeds: Tensor, boxes: Tensor | None
     ) -> dict[str, Tensor]:
         colours = self._colours(images)
-        labels = self.pixel_labels(seeds, targets, colours)
+        labels = self.pixel_labels(seeds, targets, colours, boxes)
         logits = self.classifier.decoder(tokens.patches).float()
         logits = resize(logits, (images.shape[-2], images.shape[-1]))
         return {
@@ -177,12 +206,14 @@ class More(nn.Module):
         }
 
     @torch.no_grad()
-    def pixel_labels(self, seeds: Tensor, targets: Tensor, colours: Tensor) -> Tensor:
-        """Labels (B, H, W) of pixels, by PAR, from maps and colours in 0-255."""
+    def pixel_labels(
+        self, seeds: Tensor, targets: Tensor, colours: Tensor, boxes: Tensor | None = None
+    ) -> Tensor:
+        """Labels (B, H, W) of pixels, by PAR, from maps and colours in 0-255; none outside their box."""
         o = self.options
         guide = colours.clamp(0, 255).to(torch.uint8).float() / 255  # whole numbers, as published
         seeds = seeds * targets[:, :, None, None]
-        return pixel_labels(seeds, targets, guide, (o.low, o.high), o.par_iterations)
+        return pixel_labels(seeds, targets, guide, (o.low, o.high), o.par_iterations, boxes)
 
     def _colours(self, images: Tensor) -> Tensor:
         """Normalised images -> 0 to 255."""
@@ -249,6 +280,20 @@ def localiser(method: Any, options: CamsOptions) -> Localise:
         return result
 
     return localise
+
+
+def stand_in(method: Any, options: CamsOptions) -> StandIn | None:
+    """Classes that the segmentation branch gives `least_patches` patches; None for networks that have no branch."""
+    classifier = method.classifier
+    if not options.least_patches or not isinstance(classifier, GraphClassifier):
+        return None
+
+    def seen(images: Tensor) -> Tensor:
+        winners = classifier.decoder(classifier.tokens(images).patches).argmax(dim=1)
+        counts = F.one_hot(winners, 1 + classifier.head.out_channels).sum(dim=(1, 2))
+        return counts[:, 1:] >= options.least_patches
+
+    return seen
 
 
 def views(options: CamsOptions) -> Views:

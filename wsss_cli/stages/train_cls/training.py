@@ -136,9 +136,9 @@ class Training:
         )  # fmt: skip
 
     def _losses(self, batch: Any, epoch: int, step: int, steps: int) -> dict[str, Tensor]:
-        images, targets = to_device(batch, self.device)
+        images, targets, boxes = to_device(batch, self.device)
         place = Progress(epoch, self.config.epochs, epoch * steps + step, self.config.epochs * steps)
-        terms: dict[str, Tensor] = self.method.losses(images, targets, place)
+        terms: dict[str, Tensor] = self.method.losses(images, targets, place, boxes)
         return terms
 
     def _calibration(self, data: TaggedImages) -> Any:
