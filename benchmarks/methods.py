@@ -2,7 +2,8 @@
 
 python -m benchmarks.methods DATA WEIGHTS OUT [--method aream ...] [--seed 0 ...] [--until STAGE] [--cnn-weights FILE]
 
-DATA holds images/ labels.csv masks/ train.txt val.txt; WEIGHTS is a file such as deit_tiny_patch16_224.safetensors.
+DATA holds images/ labels.csv masks/ train.txt val.txt; WEIGHTS is a file such as deit_tiny_patch16_224.safetensors,
+--cnn-weights one of MobileNetV2, for the CNN of `crt` and for the edges of `refine --method irn`, left out without it.
 Each stage is the command a user would type; what is already there is kept, so a run may be stopped and started again,
 and `--until` says how far to go. Without --method the table of what is in OUT is printed. What stands behind `--` are
 more options of `wsss train-cls`.
@@ -23,14 +24,17 @@ from benchmarks.child import cost, wsss
 
 MINUTES = 60
 SEEDS = ("--scale", "0.6")
+CNN = "mobilenetv2_100:pad_type=same"
 OF_METHOD: dict[str, tuple[str, ...]] = {
     "more": ("--set", "scales=1"),  # label maps of one size: four sizes take three times as long
     "crt": ("--epochs", "12", "--warmup-epochs", "1"),  # its steps take twice as long
 }
 TILED = ("crt",)  # sees the picture in tiles, whose attention knows no walk over the whole
 TRAIN, VAL = "train", "val"
+MAPS = ("cams-val", "cams", "refine", "irn")
 SCORED = {  # against which photographs
-    "cams-val": VAL, "cams": TRAIN, "crf": TRAIN, "refine": TRAIN, "pseudo-labels": TRAIN, "predictions": VAL
+    "cams-val": VAL, "cams": TRAIN, "crf": TRAIN, "refine": TRAIN, "pseudo-labels": TRAIN, "predictions": VAL,
+    "irn": TRAIN,
 }  # fmt: skip
 
 
@@ -63,15 +67,19 @@ class Bench:
             ("pseudo-labels", ("pseudo-labels", out / "crf")),
             ("seg", ("train-seg", out / "pseudo-labels", "--weights", self.weights)),
             ("predictions", ("predict", out / "seg/ckpt.pt", images, "--list", val)),
+            ("irn", ("refine", out / "cams", "--method", "irn", "--seed", self.seed, *self._edges())),
         ):  # fmt: skip
-            if name != "refine" or self.method not in TILED:
+            if (name != "refine" or self.method not in TILED) and (name != "irn" or self.cnn_weights):
                 yield name, [*map(str, arguments), "-o", str(out / name), "-q"]
 
     def _cnn(self) -> tuple[Any, ...]:
         if self.method != "crt" or self.cnn_weights is None:
             return ()
-        return ("--cnn", "mobilenetv2_100:pad_type=same", "--cnn-normalisation", "half",
-                "--cnn-weights", self.cnn_weights)  # fmt: skip
+        return ("--cnn", CNN, "--cnn-normalisation", "half", "--cnn-weights", self.cnn_weights)
+
+    def _edges(self) -> tuple[Any, ...]:
+        """The CNN that edges are learnt on."""
+        return ("--backbone", CNN, "--normalisation", "half", "--weights", self.cnn_weights)
 
     def run(self, until: str) -> None:
         """Run what is not there yet; a line of `bench.jsonl` for each stage."""
@@ -131,7 +139,7 @@ def figure(run: dict[str, Any]) -> Any:
     """Maps of the method are scored at their best threshold, the CRF's at the automatic one, masks as they are."""
     if run["stage"] == "cls":
         return run.get("map")
-    return run.get("best_miou" if run["stage"] in ("cams", "cams-val", "refine") else "miou")
+    return run.get("best_miou" if run["stage"] in MAPS else "miou")
 
 
 def main() -> None:
@@ -144,7 +152,7 @@ def main() -> None:
     parser.add_argument("--cnn-weights", type=Path)
     parser.add_argument("--method", action="append", default=[])
     parser.add_argument("--seed", action="append", type=int)
-    parser.add_argument("--until", default="predictions")
+    parser.add_argument("--until", default="irn")
     typed = sys.argv[1:]
     cut = typed.index("--") if "--" in typed else len(typed)
     given, settings = parser.parse_args(typed[:cut]), tuple(typed[cut + 1 :])
