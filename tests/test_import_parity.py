@@ -39,26 +39,25 @@ def published(name: str, folder: Path, wrapper: str = "model", weights: str = ""
 
 
 def localised(
-    release: Published, source: str, image: NDArray[np.uint8], tags: list[int], folder: Path, *options: str
+    release: Published,
+    source: str,
+    image: NDArray[np.uint8],
+    tags: list[int] | None,
+    folder: Path,
+    *options: str,
 ) -> Cam:
-    """Import, then localise one picture with its tags at every pixel."""
+    """Import, then localise one picture with its tags, or those that are found, at every pixel."""
     (folder / "photos").mkdir()
     Image.fromarray(image).save(folder / "photos" / "one.png")
-    said = ";".join(NAMES[tag] for tag in tags)
-    (folder / "labels.csv").write_text(f"image,classes\none,{said}\n")
+    if tags is not None:
+        said = ";".join(NAMES[tag] for tag in tags)
+        (folder / "labels.csv").write_text(f"image,classes\none,{said}\n")
+        options = ("--labels", str(folder / "labels.csv"), *options)
     cls, cams = folder / "cls", folder / "cams"
     given = ["--from", source, "--num-heads", "3", "--classes", ",".join(NAMES), "-q", "-o", cls]
 
     assert main([str(part) for part in ["import-weights", *release.weights, *given]]) == 0
-    command = [
-        "cams",
-        cls / "ckpt.pt",
-        folder / "photos",
-        "--labels",
-        folder / "labels.csv",
-        "--preset",
-        "paper",
-    ]
+    command = ["cams", cls / "ckpt.pt", folder / "photos", "--preset", "paper"]
     choices = ["--stride", "1", "--device", "cpu", "--precision", "fp32", "-q", "-o", cams, *options]
     assert main([str(part) for part in [*command, *choices]]) == 0
     return decode_cam(read_item(read_run(cams, "cams"), "one"), classes=4)
@@ -111,6 +110,17 @@ def test_more_gives_the_authors_maps(tmp_path: Path) -> None:
     cam = localised(release, "more", image, [0, 1, 2, 3], tmp_path, "--set", "square=64", *scales)
 
     assert np.abs(cam.maps - release.arrays["inf_lam7"][0]).max() <= 1e-3
+
+
+def test_more_finds_the_authors_tags(tmp_path: Path) -> None:
+    """Without labels: the classes that theirs predict on the same square."""
+    release = published("more", tmp_path, wrapper="model_state_dict")
+    found = np.flatnonzero(release.arrays["inf_clspred"][0]).tolist()
+
+    cam = localised(release, "more", release.arrays["inf_img_u8"], None, tmp_path, "--set", "square=64")
+
+    assert cam.classes.tolist() == found == [1, 2, 3]
+    assert cam.scores.min() > 0.5
 
 
 def test_crt_gives_the_authors_maps(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from types import ModuleType
 
 from wsss_cli.errors import UsageError
 
+ADDED = {"added": True}  # metadata of an option that earlier versions lacked, whose folders are continued
+
 
 class Registry:
     """The modules that may be chosen by name for one job (`what`, in the singular, as the messages say it)."""

@@ -60,26 +60,6 @@ def test_sure_patches_change_their_source() -> None:
     }  # fmt: skip
 
 
-def test_patches_beside_the_picture_have_no_label() -> None:
-    """Not one that lies even partly outside its box; as published (`canvas=labelled`) boxes change nothing."""
-    method, targets = make(2), torch.tensor([[1.0, 1.0]])
-    maps = torch.full((1, 2, 64, 64), 0.9)
-    box = torch.tensor([[9, 64, 0, 48]])  # rows from 9 on, columns up to 48; a patch has 8 pixels
-    for labels in method.patch_labels((maps, maps), targets, (8, 8), at(0.9), box).values():
-        assert (labels[0, 2:, :6] != 255).all()
-        assert (labels[0, :2] == 255).all()
-        assert (labels[0, :, 6:] == 255).all()
-    images, terms = torch.randn(1, 3, 64, 64), {}
-    for canvas in ("ignored", "labelled"):
-        method = make(2, canvas=canvas)
-        for boxes in (None, box):
-            torch.manual_seed(3)
-            terms[canvas, boxes is None] = method.losses(images, targets, at(0.9), boxes)
-    assert terms["labelled", True] == terms["labelled", False] == terms["ignored", True]
-    assert terms["ignored", False]["seg"] != terms["ignored", True]["seg"]
-    assert terms["ignored", False]["ptc"] != terms["ignored", True]["ptc"]
-
-
 def test_a_share_of_the_tags_in_mct() -> None:
     """Between no share and the whole lies the mean of both."""
     images, targets = torch.randn(2, 3, 64, 64), torch.eye(2, 3)
@@ -88,8 +68,16 @@ def test_a_share_of_the_tags_in_mct() -> None:
     )
     assert half == pytest.approx((none + whole) / 2)
     assert none != pytest.approx(whole)
-    with pytest.raises(UsageError, match="mct_tags is 2"):
-        more.TrainOptions(mct_tags=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("mct_tags", 2), ("seg_start", 7), ("ptc_start", -3), ("reg_weight", -1), ("token_spread", -1)],
+)
+def test_options_that_make_no_sense(name: str, value: float) -> None:
+    """Each is named with its value."""
+    with pytest.raises(UsageError, match=f"{name} is {value}"):
+        more.TrainOptions(**{name: value})
 
 
 @torch.no_grad()

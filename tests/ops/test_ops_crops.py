@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wsss_cli.ops.crops import AUGMENTS, Crop, LongSide, Scale, training_view
+from wsss_cli.ops.crops import AUGMENTS, Crop, LongSide, ScaledPart, training_view
 
 
 @pytest.mark.parametrize("augment", AUGMENTS)
@@ -95,8 +95,17 @@ def test_a_scaled_picture_lies_on_black(augment: str, smallest: int, largest: in
     assert len(corners) > 40
 
 
-def test_scale_keeps_the_proportions() -> None:
-    """Sides by one factor, and never below a pixel."""
+def test_a_scaled_part_fits_its_square() -> None:
+    """Sides by one factor, never below a pixel; of a picture that is too large by then, any part."""
     torch.manual_seed(0)
-    assert Scale(2.0, 2.0)(torch.zeros(3, 10, 30, dtype=torch.uint8)).shape == (3, 20, 60)
-    assert Scale(0.1, 0.1)(torch.zeros(3, 2, 40, dtype=torch.uint8)).shape == (3, 1, 4)
+    assert ScaledPart(99, 2.0, 2.0)(torch.zeros(3, 10, 30, dtype=torch.uint8)).shape == (3, 20, 60)
+    assert ScaledPart(99, 0.1, 0.1)(torch.zeros(3, 2, 40, dtype=torch.uint8)).shape == (3, 1, 4)
+    row = torch.arange(200, dtype=torch.uint8).repeat(3, 50, 1)
+    starts = set()
+    for _ in range(40):
+        part = ScaledPart(20, 2.0, 2.0)(row)
+        assert part.shape == (3, 20, 20)
+        starts.add(int(part[0, 0, 0]))
+        assert int(part[0, 0, -1]) - int(part[0, 0, 0]) == 9
+    assert len(starts) > 20
+    assert ScaledPart(32, 2.0, 2.0)(torch.zeros(3, 40, 100_000, dtype=torch.uint8)).shape == (3, 32, 32)

@@ -38,6 +38,28 @@ def test_wrappers_and_prefixes_come_off(wrapper: str, tmp_path: Path) -> None:
     assert torch.equal(method.classifier.head.weight, state["head.weight"])
 
 
+@pytest.mark.parametrize("wrappers", [("state_dict", "model"), ("model", "state_dict")])
+def test_tables_in_tables_of_any_order(wrappers: tuple[str, str], tmp_path: Path) -> None:
+    """Both come off."""
+    outer, inner = wrappers
+    file = saved({outer: {inner: token_release()}, "epoch": 3}, tmp_path)
+    assert bring(file, tmp_path / "cls", "--from", "mctformer", "-q") == 0
+
+
+def test_prefixes_come_off_safetensors(tmp_path: Path) -> None:
+    """As they do of pickles."""
+    file = tmp_path / "weights.safetensors"
+    save_file({f"module.{key}": value for key, value in token_release().items()}, file)
+    assert bring(file, tmp_path / "cls", "--from", "mctformer", "-q") == 0
+
+
+def test_an_unknown_table_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The message shows what the file holds instead."""
+    file = saved({"net": token_release(), "epoch": 3}, tmp_path)
+    assert bring(file, tmp_path / "cls", "--from", "mctformer", "-q") == 4
+    assert "no table of weights; its entries are net, epoch." in " ".join(capsys.readouterr().err.split())
+
+
 def test_the_checkpoint_says_where_it_comes_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Method, dimensions, classes and origin; the twin for other tools lies beside it; the rerun writes nothing."""
     file = tmp_path / "weights.safetensors"

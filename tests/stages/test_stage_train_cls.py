@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from wsss_cli.config import CamsConfig, Execution, TrainClsConfig
+from wsss_cli.config import CamsConfig, Execution, Pace, TrainClsConfig
 from wsss_cli.data import resume
 from wsss_cli.data.cams import Cam, decode_cam
 from wsss_cli.data.checkpoints import encode_checkpoint, read_checkpoint
 from wsss_cli.data.folder import read_item, read_run
 from wsss_cli.errors import OutputMismatchError, RejectedInputError, UnsafeFileError, UsageError
-from wsss_cli.methods import cam
+from wsss_cli.methods import aream, cam
 from wsss_cli.reporter import Silent
 from wsss_cli.runtime import device
 from wsss_cli.stages import cams, train_cls
@@ -290,6 +290,50 @@ def test_views_tell_the_method_where_the_picture_is(
         areas = (bottom - top) * (right - left)
         assert int(areas.max()) <= largest
         assert (int(areas.min()) == 64 * 64) is (augment == "light")
+
+
+def test_labels_leave_the_canvas_out(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The affinity of `aream` is learnt from pictures alone, also where a batch comes in pieces."""
+    labels: list[torch.Tensor] = []
+    original = aream.Aream.labels
+
+    def watched(self: Any, *given: Any) -> torch.Tensor:
+        labels.append(original(self, *given))
+        return labels[-1]
+
+    monkeypatch.setattr(aream.Aream, "labels", watched)
+    config = replace(
+        CONFIG, method="aream", image_size=64, augment="shrunk", options=("cls_epochs=1", "affinity_weight=1")
+    )
+    train(
+        photos,
+        tmp_path / "out",
+        config,
+        given={"augment", "image_size", "restart_epochs"},
+        pace=Pace(accumulate=2),
+    )
+    assert len(labels) == 6
+    for label in torch.cat(labels):
+        known = (label != 255).nonzero()
+        high, wide = (known.amax(dim=0) - known.amin(dim=0) + 1).tolist()
+        assert high * wide <= 40 * 45
+
+
+def test_continuing_what_an_earlier_version_began(photos: Path, tmp_path: Path) -> None:
+    """Its folders lack the options that came later: those say nothing while they have their defaults."""
+    train(photos, tmp_path / "cls", replace(CONFIG, method="more", options=("decoder_width=4", "scales=1")))
+    localise(tmp_path / "cls" / "ckpt.pt", photos, tmp_path / "cams", limit=2)
+    made = read_run(tmp_path / "cams", "cams").manifest["configuration"]["options"]
+    assert "maps" in made
+    assert "least_patches" not in made
+    trained_with = read_run(tmp_path / "cls", "train-cls").manifest["configuration"]["options"]
+    assert "gcr" in trained_with
+    assert "mct_tags" not in trained_with
+    localise(
+        tmp_path / "cls" / "ckpt.pt", photos, tmp_path / "seen",
+        CamsConfig(options=("least_patches=1",), tag_threshold=1.0), limit=2,
+    )  # fmt: skip
+    assert read_run(tmp_path / "seen", "cams").manifest["configuration"]["options"]["least_patches"] == 1
 
 
 def test_cams_without_labels_predict_them(trained: Path, photos: Path, tmp_path: Path) -> None:

@@ -12,13 +12,11 @@ from wsss_cli.config.checks import require
 from wsss_cli.errors import UsageError
 from wsss_cli.registry import unknown
 
-ADDED = {"added": True}  # metadata of a field that earlier versions lacked, whose folders are continued
-
 
 def as_dict(config: Any) -> dict[str, Any]:
     """The configuration as plain values, in the order of its fields, as manifests hold it.
 
-    A field that was `ADDED` stands there only where it is not the default.
+    A field that was `registry.ADDED` stands there only where it is not the default.
     """
     values = {field: getattr(config, field.name) for field in dataclasses.fields(config)}
     return {

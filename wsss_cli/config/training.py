@@ -7,15 +7,15 @@ from typing import Any
 
 from wsss_cli.config.checks import PRECISIONS, require
 from wsss_cli.config.reading import PLAIN, Reading
-from wsss_cli.config.resolving import ADDED
-from wsss_cli.registry import require_choice
+from wsss_cli.registry import ADDED, require_choice
 
 CACHES = ("ram", "disk", "none")
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How `wsss train-cls` and `wsss train-seg` take their steps; of what they learn it changes no more than rounding.
+    """How `wsss train-cls` and `wsss train-seg` take their steps: of what they learn it changes no more than rounding,
+    or, where a loss compares the images of a batch, which of them it sees together.
 
     Hence no part of a configuration: a training may be continued at another pace.
     """

@@ -24,6 +24,7 @@ from wsss_cli.errors import OutputMismatchError, RejectedInputError, UnsafeFileE
 from wsss_cli.text import class_names, show
 
 SCHEMA = 1
+WRAPPERS = ("model", "state_dict", "model_state_dict", "state")  # of other trainings' weights
 KINDS = {
     "classifier": ("a classifier", "made by 'wsss train-cls' or 'wsss import-weights'", "'wsss cams'"),
     "segmenter": ("a segmentation network", "made by 'wsss train-seg'", "'wsss predict'"),
@@ -99,7 +100,7 @@ def read_weights(path: Path, *, foreign: bool = False) -> tuple[dict[str, Tensor
     payload = _payload(path)
     if path.suffix == ".safetensors":
         try:
-            return load_safetensors(payload), sha256(payload)
+            return _bare(load_safetensors(payload)), sha256(payload)
         except Exception as error:  # safetensors has its own exception for each kind of damage
             raise RejectedInputError(
                 f"{show(path)} is not a whole safetensors file: {show(str(error))}."
@@ -109,13 +110,28 @@ def read_weights(path: Path, *, foreign: bool = False) -> tuple[dict[str, Tensor
     if foreign and isinstance(about, dict) and about.get("kind") in KINDS:
         taker = KINDS[about["kind"]][2]
         raise RejectedInputError(f"{show(path)} is a checkpoint of this tool already. Pass it to {taker}.")
-    for wrapper in ("model", "state_dict", "model_state_dict", "state"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
+    state = _unwrapped(state)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise RejectedInputError(f"{show(path)} holds no table of weights. Pass a state dict.")
+        keys = [show(str(key)) for key in state][:5] if isinstance(state, dict) else []
+        found = f"; its entries are {', '.join(keys)}" if keys else ""
+        raise RejectedInputError(f"{show(path)} holds no table of weights{found}. Pass a state dict.")
     _require_tensors(path, state)
-    return {key.removeprefix("module."): value for key, value in state.items()}, sha256(payload)
+    return _bare(state), sha256(payload)
+
+
+def _unwrapped(state: Any) -> Any:
+    """The table inside of tables, as trainings save theirs."""
+    while isinstance(state, dict):
+        inner = next((state[name] for name in WRAPPERS if isinstance(state.get(name), dict)), None)
+        if inner is None:
+            break
+        state = inner
+    return state
+
+
+def _bare(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The names without what a training on several devices puts before them."""
+    return {key.removeprefix("module."): value for key, value in state.items()}
 
 
 def _payload(path: Path) -> bytes:

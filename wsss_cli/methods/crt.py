@@ -18,10 +18,11 @@ transformer's own grid. (2) Pictures of any size: zeros fill the last tiles, and
 padding always adds a pixel, so that an exact fit gains an empty row of tiles (`spare`). (3) Maps are laid onto exactly
 the pixels they were computed from; published ones are stretched by up to 15 pixels, and mirrored ones moved (`padded`).
 (4) Only the class token's row of each attention matrix is computed, and tiles run in chunks. (5) The gradient is cut
-after the CNN's second stage, as published, where that CNN came with weights; one that starts from nothing learns
-whole. (6) There are logits for any picture: the mean of both branches, or the transformer's where a checkpoint lacks
-the CNN. `--preset paper` gives the published recipe and inference, with SGD, whose momentum is 1e-4 (their 0.9 is the
-power of the schedule).
+after the CNN's second stage, as published, where that CNN came with weights; one that starts from nothing learns whole.
+(6) There are logits for any picture: the mean of both branches, or the transformer's where a checkpoint lacks the CNN.
+(7) By default pictures of one tile are trained on, varied as ImageNet's; the published 336 pixels, the longer side
+scaled, are four tiles. CRT's network for boxes of single objects (CUB) is not there. `--preset paper` gives the
+published recipe and inference, with SGD, whose momentum is 1e-4 (their 0.9 is the power of the schedule).
 """
 
 from __future__ import annotations
@@ -103,6 +104,7 @@ PAPER = {
     "momentum": 1e-4,
     "schedule": "poly-zero",
     "drop_path": 0.0,
+    "precision": "fp32",
     "image_size": 336,
     "augment": "long-side",
     "options": {"flat_decay": True},

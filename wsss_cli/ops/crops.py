@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ AUGMENTS = ("imagenet", "light", "jitter", "long-side", "scaled", "shrunk", "non
 
 
 class View(NamedTuple):
-    """A normalised square (3, S, S), and its `box` (4,) of rows top, bottom and columns left, right that show picture."""
+    """A normalised square (3, S, S) and its `box` (4,): rows top, bottom, columns left, right of what is picture."""
 
     picture: Tensor
     box: Tensor
@@ -34,7 +35,11 @@ def training_view(augment: str, size: int, mean: tuple[float, ...], std: tuple[f
     black around a picture that is smaller. `shrunk`: MoRe's on COCO, the same by 0.32 to 1.
     `none`: the picture stretched to size.
     """
-    bicubic, mirror = InterpolationMode.BICUBIC, v2.RandomHorizontalFlip()
+    bicubic, bilinear, mirror = (
+        InterpolationMode.BICUBIC,
+        InterpolationMode.BILINEAR,
+        v2.RandomHorizontalFlip(),
+    )
     finish = normalising(mean, std)
     if augment == "none":
         return v2.Compose([v2.Resize((size, size), bicubic, antialias=True), *finish, whole])
@@ -48,10 +53,10 @@ def training_view(augment: str, size: int, mean: tuple[float, ...], std: tuple[f
         return v2.Compose([LongSide(size * 5 // 8, size * 5 // 4), *finish, mirror, Crop(size)])
     if augment in ("scaled", "shrunk"):
         black = tuple(-middle / deviation for middle, deviation in zip(mean, std, strict=True))
-        scale = Scale(0.5, 2.0) if augment == "scaled" else Scale(0.32, 1.0, InterpolationMode.BILINEAR)
-        return v2.Compose([scale, mirror, _other_colours(0.8), *finish, Crop(size, black)])
+        part = ScaledPart(size, 0.5, 2.0) if augment == "scaled" else ScaledPart(size, 0.32, 1.0, bilinear)
+        return v2.Compose([part, mirror, _other_colours(0.8), *finish, Crop(size, black)])
     crop = v2.RandomResizedCrop(size, scale=(0.08, 1.0), interpolation=bicubic, antialias=True)
-    chance = v2.RandAugment(num_ops=2, magnitude=9, interpolation=InterpolationMode.BILINEAR)
+    chance = v2.RandAugment(num_ops=2, magnitude=9, interpolation=bilinear)
     erase = v2.RandomErasing(p=0.25, scale=(0.02, 0.33), value="random")
     return v2.Compose([crop, mirror, chance, *finish, erase, whole])
 
@@ -67,9 +72,13 @@ def whole(picture: Tensor) -> View:
 
 
 @dataclass(frozen=True)
-class Scale:
-    """Resize uint8 (3, H, W) by a factor drawn from [low, high]."""
+class ScaledPart:
+    """Scale uint8 (3, H, W) by a factor drawn from [low, high], and keep a random part of at most (3, size, size).
 
+    The part is cut first: an enlarged picture may be too large to hold.
+    """
+
+    size: int
     low: float
     high: float
     interpolation: InterpolationMode = InterpolationMode.BICUBIC
@@ -77,10 +86,11 @@ class Scale:
     def __call__(self, picture: Tensor) -> Tensor:
         """One draw; no side falls below a pixel."""
         factor = float(torch.empty(()).uniform_(self.low, self.high))
-        size = [max(1, round(side * factor)) for side in picture.shape[-2:]]
-        resized: Tensor = v2.functional.resize(
-            picture, size, interpolation=self.interpolation, antialias=True
-        )
+        spans = [min(side, math.ceil(self.size / factor)) for side in picture.shape[-2:]]
+        top, left = (_integer(0, side - span) for side, span in zip(picture.shape[-2:], spans, strict=True))
+        part = picture[:, top : top + spans[0], left : left + spans[1]]
+        sides = [min(self.size, max(1, round(span * factor))) for span in spans]
+        resized: Tensor = v2.functional.resize(part, sides, interpolation=self.interpolation, antialias=True)
         return resized
 
 

@@ -11,9 +11,11 @@ maps; the published ones (0.30 and 0.05, in CRT 0.35 and 0.15) are those of othe
 whose momentum is 1e-4, because the weight decay stands in its place; crops of 256, ten epochs. (3) Displacements are
 not learnt: masks of classes do not use them, and over a frozen trunk they cannot help the edges. (4) Edges are looked
 for in the image as it is, without zeros up to 512 x 512, which move GroupNorm's statistics. (5) Each map is scaled by
-itself; divided by the maximum of all, faint classes fall below every threshold. (6) Images larger than the canvas are
-not cut. (7) The scales of training views are log-uniform, and bilinear. (8) The matrix of the walk is applied step by
-step, never built. (9) Its steps are fewer in small images: how far it gets grows with their square root.
+itself, from its minimum on; divided by the maximum of all, faint classes fall below every threshold. (6) Images larger
+than the canvas are not cut. (7) The scales of training views are log-uniform, and bilinear. (8) The matrix of the walk
+is applied step by step, never built. (9) Its steps are fewer in small images: how far it gets grows with their square
+root. (10) Labels are cut on maps as they are stored, in float16 at every fourth pixel (`wsss cams --stride 1`: at
+each).
 """
 
 from __future__ import annotations

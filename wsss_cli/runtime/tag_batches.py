@@ -14,9 +14,7 @@ from wsss_cli.runtime.seed import local_randomness
 from wsss_cli.runtime.shelves import Shelf, through
 
 Picture = NDArray[np.uint8]
-View = Callable[
-    [Tensor], tuple[Tensor, Tensor]
-]  # uint8 (3, h, w) -> (3, S, S), and its box (4,) that shows picture
+Vary = Callable[[Tensor], tuple[Tensor, Tensor]]  # uint8 (3, h, w) -> view (3, S, S) and its box (4,)
 
 
 class TaggedImages(Dataset[tuple[Tensor, Tensor, Tensor]]):
@@ -30,7 +28,7 @@ class TaggedImages(Dataset[tuple[Tensor, Tensor, Tensor]]):
         read: Callable[[int], Picture],
         targets: NDArray[np.float32],
         shrink: Callable[[Tensor], Tensor],
-        view: View,
+        view: Vary,
         seed: int,
         shelf: Shelf,
     ) -> None:
@@ -60,7 +58,7 @@ class TaggedImages(Dataset[tuple[Tensor, Tensor, Tensor]]):
 def plain_batches(
     data: TaggedImages,
     indices: Sequence[int],
-    view: View,
+    view: Vary,
     batch: int,
     device: torch.device,
 ) -> Iterator[tuple[Tensor, Tensor]]:

@@ -148,7 +148,12 @@ class Localiser:
         return scores
 
     def _stretched(self, pixels: Sequence[Tensor]) -> Tensor:
-        """Pictures of one size as squares of the size of the training, (B, 3, S, S)."""
+        """Pictures of one size as the squares (B, 3, S, S) that tags are read from, of the size of the training.
+
+        A system that looks at squares reads its tags from the same.
+        """
+        if self.views.square:
+            return self._bounded(self._normalised(pixels))
         side = int(self.about["image_size"])
         return torch.nn.functional.interpolate(
             self._normalised(pixels), size=(side, side), mode="bicubic", antialias=True

@@ -98,19 +98,18 @@ def prepare(
     localise, views = module.localiser(method, options), module.views(options)
     stand_in = module.stand_in(method, options) if hasattr(module, "stand_in") else None
     limit = allowed(execution, tiled=config.tile > 0)
-    chosen = dataclasses.asdict(options)
     return Localisation(
         Localiser(method, localise, views, config, trained.about, device, kept, reading, limit, stand_in),
         names,
         work.samples,
         work.tags,
-        {**as_dict(config), "options": chosen, "kept": [names[c] for c in kept]},
+        {**as_dict(config), "options": as_dict(options), "kept": [names[c] for c in kept]},
         {
             "checkpoint": {"path": str(checkpoint.resolve()), "fingerprint": trained.fingerprint},
             **work.inputs,
         },
         {**image_facts(images, reading), "method": config.method, "tags": work.origin},
-        tuple(work.notes(config)),
+        tuple(work.notes(config, stand_in is not None)),
     )
 
 
@@ -137,11 +136,13 @@ class _Work:
     def origin(self) -> str:
         return "predicted" if self.tags is None else "given"
 
-    def notes(self, config: CamsConfig) -> list[str]:
+    def notes(self, config: CamsConfig, stand_in: bool) -> list[str]:
         """What the user should know before the work."""
         if self.tags is not None:
             return list(self.remarks)
-        return [f"No --labels: maps of the classes with a probability of at least {config.tag_threshold}."]
+        otherwise = ", or else of those that the segmentation branch sees" if stand_in else ""
+        found = f"maps of the classes with a probability of at least {config.tag_threshold}{otherwise}"
+        return [f"No --labels: {found}."]
 
 
 def _refinement(

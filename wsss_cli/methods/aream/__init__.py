@@ -29,7 +29,8 @@ faster, as in `mct`. (4) Final maps use the class attention of the last 3 layers
 takes all 12 and ReLU; they are refined by the deep layers and q where the affinity loss had weight. (5) A guard keeps
 entropies finite where a probability underflows. (6) `label_mode=eval` makes label maps with stored BatchNorm
 statistics. As published they take those of the batch, which changes the Conformer's maps by up to 86 % of their range
-and moves the stored statistics three more times in each step.
+and moves the stored statistics three more times in each step. (7) Views are of the picture shrunk to 8/7 of their side,
+where it is larger.
 `--preset paper` gives the published recipe and inference.
 """
 

@@ -88,6 +88,7 @@ PAPER = {
     "batch_size": 64,
     "lr": 6.25e-5,
     "weight_decay": 0.05,
+    "precision": "fp32",
     "augment": "imagenet",
     "schedule": "timm-epochs",
     "options": {
@@ -105,6 +106,7 @@ PAPER_CONFORMER = {
     "weight_decay": 0.01,
     "warmup_epochs": 1.0,
     "schedule": "conformer-steps",
+    "precision": "fp32",
     "image_size": 384,
     "augment": "scaled",
     "options": {

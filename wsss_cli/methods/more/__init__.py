@@ -19,17 +19,19 @@ the second. (COCO: other weights and starts, preset `coco`.) The localisation ma
 
 What differs from the authors' code. (1) The graph scores neighbours with an inner product; theirs is a product of two
 sums (`gcr=sums`). (2) Class tokens start apart; theirs are equal copies that only cre parts (`token_spread=0`). (3) The
-uncertain patch is the one that was tested; theirs lies three rows and columns before it (`ure_patch=corner`).
-(4) cre is a log-sum-exp, equal where theirs is finite. (5) Terms of weight 0 are not computed. (6) Phases are shares
-of all steps. (7) The un-mirrored view of M at scale 1 is the training forward itself. (8) reg's filter is the same
+uncertain patch is the one that was tested; theirs lies three rows and columns before it (`ure_patch=corner`). (4) cre
+is a log-sum-exp, equal where theirs is finite. (5) Terms of weight 0 are not computed. (6) Phases are shares of all
+steps. (7) The un-mirrored view of M at scale 1 is the training forward itself. (8) reg's filter is the same
 permutohedral lattice, in torch; `energy=exact` is the Gaussian sum times 0.47, for equal strength, whose cost grows
 with the square of the pixels. (9) On grids below 7x7 patches ure's window shrinks. (10) A single class keeps one
 neighbour in the graph, where half of 1 would be none. (11) A LAM begins at its mean over the image; above its minimum,
 as published, the background lies at half of the maximum, where no threshold is found without the truth
-(`zero=minimum`). (12) Where tags are to be found and none is, those of the segmentation branch stand in as published,
-but for the first of its classes, which the authors take for the background. (13) What an augmentation leaves empty has
-no label (`canvas=labelled`). Layers the authors create and never use are left out. `--preset paper` undoes (1) to (3)
-and (11), `coco` (13) also.
+(`zero=minimum`). (12) By default no class stands in where tags are to be found and none is; with `least_patches=5`
+those of the segmentation branch do, and none of them is taken for the background because of its place, as the first is
+in theirs. Their script for the test set prefers the branch's classes always. (13) Views are of the picture shrunk to
+8/7 of their side, where it is larger; on COCO theirs change colours before the size. Layers the authors create and
+never use are left out, and scale 1 is looked at only if it is asked for. As published, an augmentation's empty canvas
+is labelled like the picture. `--preset paper` undoes (1) to (3), (11) and the first half of (12).
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ from wsss_cli.nets.backbones.vit import Tokens, ViT
 from wsss_cli.nets.classifiers import GraphClassifier, Scores
 from wsss_cli.nets.trainable import grouped
 from wsss_cli.ops import relations
-from wsss_cli.ops.affinity import IGNORE, outside, pixel_labels
+from wsss_cli.ops.affinity import IGNORE, pixel_labels
 from wsss_cli.ops.cam import Localise, StandIn, Views, multi_scale, normalise, resize
 from wsss_cli.ops.dense_energy import dense_energy
 from wsss_cli.ops.segmentation import balanced_pixel_loss
@@ -92,7 +94,7 @@ class More(nn.Module):
         images: Tensor,
         targets: Tensor,
         progress: Progress,
-        boxes: Tensor | None = None,
+        boxes: Tensor | None = None,  # noqa: ARG002
     ) -> dict[str, Tensor]:
         """Every term of the present phase, weighted; those of weight 0 are absent."""
         tokens = self.classifier.tokens(images)
@@ -102,20 +104,21 @@ class More(nn.Module):
         terms = {
             "cls": F.multilabel_soft_margin_loss(main.float(), targets),
             "aux": F.multilabel_soft_margin_loss(aux.float(), targets),
-            "mct": self._apart(categories, targets),
         }
-        boxes = boxes if self.options.canvas == "ignored" else None
-        if weights.keys() - terms.keys():
+        if "mct" in weights:
+            terms["mct"] = self._apart(categories, targets)
+        if weights.keys() - {"cls", "aux", "mct"}:
             seeds = self.seeds(images, tokens)
             if weights.keys() & {"ptc", "cre", "ure"}:
-                terms |= self._relations(tokens, categories, targets, seeds, progress, boxes)
+                terms |= self._relations(tokens, categories, targets, seeds, progress)
             if weights.keys() & {"seg", "reg"}:
-                terms |= self._segmentation(images, targets, tokens, seeds[0], boxes)
+                terms |= self._segmentation(images, targets, tokens, seeds[0])
         return {name: weights[name] * term for name, term in terms.items() if name in weights}
 
     def _apart(self, categories: Tensor, targets: Tensor) -> Tensor:
-        apart, share = relations.decorrelation(categories), self.options.mct_tags
-        return (1 - share) * apart + share * relations.token_tags(categories, targets) if share else apart
+        share = self.options.mct_tags
+        apart = (1 - share) * relations.decorrelation(categories)
+        return apart + share * relations.token_tags(categories, targets) if share else apart
 
     def weights(self, progress: Progress) -> dict[str, float]:
         """The terms that count at this step, with their weights."""
@@ -142,29 +145,15 @@ class More(nn.Module):
         return main, aux
 
     def patch_labels(
-        self,
-        seeds: tuple[Tensor, Tensor],
-        targets: Tensor,
-        grid: tuple[int, int],
-        progress: Progress,
-        boxes: Tensor | None = None,
+        self, seeds: tuple[Tensor, Tensor], targets: Tensor, grid: tuple[int, int], progress: Progress
     ) -> dict[str, Tensor]:
-        """Labels (B, h, w) of patches for ptc, cre and ure at this step; patches not all in their box have none."""
-        main, aux = (resize(maps, grid) for maps in seeds)
-        labels = self._seed_labels(main, aux, targets, late=_after(self.options.switch, progress))
-        if boxes is None:
-            return labels
-        unit = self.classifier.backbone.stride
-        empty = outside(boxes, (grid[0] * unit, grid[1] * unit)).float()
-        empty = F.max_pool2d(empty[:, None], unit)[:, 0] > 0
-        return {name: label.masked_fill(empty, IGNORE) for name, label in labels.items()}
-
-    def _seed_labels(self, main: Tensor, aux: Tensor, targets: Tensor, *, late: bool) -> dict[str, Tensor]:
+        """Labels (B, h, w) of patches for ptc, cre and ure at this step."""
         o = self.options
+        main, aux = (resize(maps, grid) for maps in seeds)
         contrast = relations.seed_labels(aux, targets, o.high, o.low)
-        if late:
-            sure = relations.seed_labels(main, targets, o.late_high, o.late_low)
-            return {"ptc": contrast, "cre": sure, "ure": sure}
+        if _after(o.switch, progress):
+            late = relations.seed_labels(main, targets, o.late_high, o.late_low)
+            return {"ptc": contrast, "cre": late, "ure": late}
         sure = relations.seed_labels(aux, targets, o.sure_high, o.low)
         return {"ptc": contrast, "cre": sure, "ure": contrast}
 
@@ -175,10 +164,9 @@ class More(nn.Module):
         targets: Tensor,
         seeds: tuple[Tensor, Tensor],
         progress: Progress,
-        boxes: Tensor | None,
     ) -> dict[str, Tensor]:
         weights, features = self.weights(progress), tokens.patches
-        labels = self.patch_labels(seeds, targets, (features.shape[-2], features.shape[-1]), progress, boxes)
+        labels = self.patch_labels(seeds, targets, (features.shape[-2], features.shape[-1]), progress)
         terms = {}
         if "ptc" in weights:
             terms["ptc"] = relations.patch_contrast(features, labels["ptc"])
@@ -194,10 +182,10 @@ class More(nn.Module):
         return terms
 
     def _segmentation(
-        self, images: Tensor, targets: Tensor, tokens: Tokens, seeds: Tensor, boxes: Tensor | None
+        self, images: Tensor, targets: Tensor, tokens: Tokens, seeds: Tensor
     ) -> dict[str, Tensor]:
         colours = self._colours(images)
-        labels = self.pixel_labels(seeds, targets, colours, boxes)
+        labels = self.pixel_labels(seeds, targets, colours)
         logits = self.classifier.decoder(tokens.patches).float()
         logits = resize(logits, (images.shape[-2], images.shape[-1]))
         return {
@@ -206,14 +194,12 @@ class More(nn.Module):
         }
 
     @torch.no_grad()
-    def pixel_labels(
-        self, seeds: Tensor, targets: Tensor, colours: Tensor, boxes: Tensor | None = None
-    ) -> Tensor:
-        """Labels (B, H, W) of pixels, by PAR, from maps and colours in 0-255; none outside their box."""
+    def pixel_labels(self, seeds: Tensor, targets: Tensor, colours: Tensor) -> Tensor:
+        """Labels (B, H, W) of pixels, by PAR, from maps and colours in 0-255."""
         o = self.options
         guide = colours.clamp(0, 255).to(torch.uint8).float() / 255  # whole numbers, as published
         seeds = seeds * targets[:, :, None, None]
-        return pixel_labels(seeds, targets, guide, (o.low, o.high), o.par_iterations, boxes)
+        return pixel_labels(seeds, targets, guide, (o.low, o.high), o.par_iterations)
 
     def _colours(self, images: Tensor) -> Tensor:
         """Normalised images -> 0 to 255."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from wsss_cli.errors import UsageError
@@ -10,11 +10,10 @@ from wsss_cli.methods import FROM_SCRATCH
 from wsss_cli.nets.gcr import SCORES
 from wsss_cli.ops import relations
 from wsss_cli.ops.dense_energy import FILTERS
-from wsss_cli.registry import require_choice, require_positive
+from wsss_cli.registry import ADDED, require_choice, require_positive
 
 ZEROS = ("mean", "minimum")
 MAPS = ("lam", "cam", "aux")
-CANVASES = ("ignored", "labelled")
 
 
 @dataclass(frozen=True)
@@ -27,14 +26,16 @@ class TrainOptions:
 
     token_spread: float = 0.5
     registers: int = 4
-    aux_block: int = -3  # counted from the end
+    aux_block: int = -3  # counted from the end; the first where there are not so many
     gcr: str = "inner"  # or sums
     ure_patch: str = "centre"  # or corner
     energy: str = "lattice"  # or exact
     decoder_width: int = 512
     head_lr: float = 10.0
     mct_weight: float = 1.0
-    mct_tags: float = 0.0  # share of the tags in mct: 0.5 in the authors' COCO log, 0 in their code
+    mct_tags: float = field(
+        default=0.0, metadata=ADDED
+    )  # share of the tags in mct; 0.5 in the authors' log of COCO
     ptc_weight: float = 0.3
     cre_weight: float = 0.2
     ure_weight: float = 0.1
@@ -52,10 +53,8 @@ class TrainOptions:
     late_low: float = 0.35
     par_iterations: int = 10
     scales: tuple[float, ...] = (1.0, 0.5, 0.75, 1.5)
-    canvas: str = "ignored"  # or labelled: what an augmentation leaves around the picture
 
     def __post_init__(self) -> None:
-        require_choice("canvas", self.canvas, CANVASES)
         require_positive(self, "head_lr")
         require_choice("gcr", self.gcr, SCORES)
         require_choice("ure_patch", self.ure_patch, relations.TOKENS)
@@ -70,8 +69,15 @@ class TrainOptions:
         for name, smallest in (("registers", 0), ("decoder_width", 1), ("par_iterations", 0)):
             if getattr(self, name) < smallest:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be at least {smallest}.")
-        if not 0 <= self.mct_tags <= 1:
-            raise UsageError(f"mct_tags is {self.mct_tags}; it must lie in [0, 1].")
+        for name in ("mct_tags", "ptc_start", "relation_start", "seg_start", "switch"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name} is {getattr(self, name)}; it must lie in [0, 1].")
+        for name in (
+            "token_spread",
+            *(f"{term}_weight" for term in ("mct", "ptc", "cre", "ure", "seg", "reg")),
+        ):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} is {getattr(self, name)}; it must not be negative.")
         if self.temperature <= 0:
             raise UsageError(f"temperature is {self.temperature}; it must be positive.")
         if not self.scales or min(self.scales) <= 0:
@@ -92,7 +98,7 @@ class CamsOptions:
     square: int = 0
     padded: bool = True
     epsilon: float = 1e-20  # of the normalisation; 1e-5 as published
-    least_patches: int = 0  # 5 as published
+    least_patches: int = field(default=0, metadata=ADDED)  # 5 as published
 
     def __post_init__(self) -> None:
         require_choice("maps", self.maps, MAPS)
@@ -108,11 +114,12 @@ SCRATCH = {**FROM_SCRATCH, "options": {"head_lr": 1.0, "decoder_width": 64, "sca
 _PUBLISHED: dict[str, Any] = {"token_spread": 0.0, "gcr": "sums", "ure_patch": "corner"}
 PAPER: dict[str, Any] = {
     "epochs": 8, "batch_size": 4, "lr": 6e-5, "weight_decay": 0.01, "drop_path": 0.0, "image_size": 448,
-    "augment": "jitter", "schedule": "poly-1500", "normalisation": "imagenet", "options": _PUBLISHED,
+    "precision": "fp32", "augment": "jitter", "schedule": "poly-1500", "normalisation": "imagenet",
+    "options": _PUBLISHED,
 }  # fmt: skip
 _COCO = {
     **_PUBLISHED, "cre_weight": 0.1, "ure_weight": 0.01, "ptc_start": 0.1, "relation_start": 0.15, "seg_start": 0.2,
-    "switch": 0.625, "temperature": 0.1, "high": 0.65, "scales": (1.0, 0.5, 0.75, 1.25, 1.5), "canvas": "labelled",
+    "switch": 0.625, "temperature": 0.1, "high": 0.65, "scales": (1.0, 0.5, 0.75, 1.25, 1.5),
 }  # fmt: skip
 COCO = {**PAPER, "batch_size": 8, "augment": "shrunk", "options": _COCO}
 TRAIN_PRESETS: dict[str, dict[str, Any]] = {

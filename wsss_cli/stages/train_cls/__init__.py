@@ -76,7 +76,7 @@ def run(
         method = assemble(module, loaded, len(names), options, cnn)
         require_fit(config, method)
         Share(ranks=team.ranks, pieces=pace.accumulate).batch(config.batch_size, len(train.samples))
-        configuration = {**as_dict(config), "options": dataclasses.asdict(options)}
+        configuration = {**as_dict(config), "options": as_dict(options)}
         team.require_same({**_facts(configuration, names, train, table, inputs), **_typed(pace, execution)})
         training = Training(config, loaded, cnn, method, team, execution, pace, reporter)
         if not team.first:
