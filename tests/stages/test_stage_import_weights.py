@@ -46,6 +46,13 @@ def test_tables_in_tables_of_any_order(wrappers: tuple[str, str], tmp_path: Path
     assert bring(file, tmp_path / "cls", "--from", "mctformer", "-q") == 0
 
 
+def test_a_table_that_holds_itself(tmp_path: Path) -> None:
+    """It is refused, not followed for ever."""
+    table: dict[str, Any] = {"epoch": 3}
+    table["model"] = table
+    assert bring(saved(table, tmp_path), tmp_path / "cls", "--from", "mctformer", "-q") == 4
+
+
 def test_prefixes_come_off_safetensors(tmp_path: Path) -> None:
     """As they do of pickles."""
     file = tmp_path / "weights.safetensors"

@@ -121,11 +121,11 @@ def read_weights(path: Path, *, foreign: bool = False) -> tuple[dict[str, Tensor
 
 def _unwrapped(state: Any) -> Any:
     """The table inside of tables, as trainings save theirs."""
-    while isinstance(state, dict):
-        inner = next((state[name] for name in WRAPPERS if isinstance(state.get(name), dict)), None)
-        if inner is None:
-            break
-        state = inner
+    for _ in WRAPPERS:  # a hostile table may hold itself
+        inner = [
+            state[name] for name in WRAPPERS if isinstance(state, dict) and isinstance(state.get(name), dict)
+        ]
+        state = inner[0] if inner else state
     return state
 
 

@@ -35,11 +35,8 @@ def training_view(augment: str, size: int, mean: tuple[float, ...], std: tuple[f
     black around a picture that is smaller. `shrunk`: MoRe's on COCO, the same by 0.32 to 1.
     `none`: the picture stretched to size.
     """
-    bicubic, bilinear, mirror = (
-        InterpolationMode.BICUBIC,
-        InterpolationMode.BILINEAR,
-        v2.RandomHorizontalFlip(),
-    )
+    bicubic, bilinear = InterpolationMode.BICUBIC, InterpolationMode.BILINEAR
+    mirror = v2.RandomHorizontalFlip()
     finish = normalising(mean, std)
     if augment == "none":
         return v2.Compose([v2.Resize((size, size), bicubic, antialias=True), *finish, whole])

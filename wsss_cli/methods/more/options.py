@@ -21,7 +21,8 @@ class TrainOptions:
     """Published constants (VOC), except `token_spread`, `gcr` and `ure_patch` (see the package).
 
     `*_weight` of the terms; `*_start` is the share of all steps after which terms count (0: from the first), `switch`
-    the share after which sure and uncertain patches come from the main maps, by `late_high` and `late_low`.
+    the share after which sure and uncertain patches come from the main maps, by `late_high` and `late_low`. `mct_tags`
+    is the share of the tags in mct: 0 in the authors' code, 0.5 in their log of COCO.
     """
 
     token_spread: float = 0.5
@@ -33,9 +34,7 @@ class TrainOptions:
     decoder_width: int = 512
     head_lr: float = 10.0
     mct_weight: float = 1.0
-    mct_tags: float = field(
-        default=0.0, metadata=ADDED
-    )  # share of the tags in mct; 0.5 in the authors' log of COCO
+    mct_tags: float = field(default=0.0, metadata=ADDED)
     ptc_weight: float = 0.3
     cre_weight: float = 0.2
     ure_weight: float = 0.1
@@ -72,10 +71,8 @@ class TrainOptions:
         for name in ("mct_tags", "ptc_start", "relation_start", "seg_start", "switch"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must lie in [0, 1].")
-        for name in (
-            "token_spread",
-            *(f"{term}_weight" for term in ("mct", "ptc", "cre", "ure", "seg", "reg")),
-        ):
+        weights = (f"{term}_weight" for term in ("mct", "ptc", "cre", "ure", "seg", "reg"))
+        for name in ("token_spread", *weights):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must not be negative.")
         if self.temperature <= 0:
